@@ -1,0 +1,60 @@
+/* Intrusive doubly linked list. The head is a `struct list` of its own; an item embeds a `struct list`. */
+#ifndef HASHTRIE_BASE_LIST_H
+#define HASHTRIE_BASE_LIST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct list {
+    struct list *prev;
+    struct list *next;
+};
+
+#define LIST_ITEM(link, type, member) ((type *)(void *)((char *)(link)-offsetof(type, member)))
+
+#define list_foreach(link, head)                                                                   \
+    for (struct list *link = (head)->next; link != (head); link = link->next)
+
+/* The current item may be removed in the body. */
+#define list_foreach_safe(link, head)                                                              \
+    for (struct list *link = (head)->next, *link##_next = link->next; link != (head);              \
+         link = link##_next, link##_next = link->next)
+
+static inline void list_init(struct list *head)
+{
+    head->prev = head;
+    head->next = head;
+}
+
+static inline bool list_empty(const struct list *head)
+{
+    return head->next == head;
+}
+
+static inline void list_insert_before(struct list *place, struct list *link)
+{
+    link->prev = place->prev;
+    link->next = place;
+    place->prev->next = link;
+    place->prev = link;
+}
+
+static inline void list_push_back(struct list *head, struct list *link)
+{
+    list_insert_before(head, link);
+}
+
+static inline void list_push_front(struct list *head, struct list *link)
+{
+    list_insert_before(head->next, link);
+}
+
+/* Leaves `link` as an empty list of its own, so that a second removal is harmless. */
+static inline void list_remove(struct list *link)
+{
+    link->prev->next = link->next;
+    link->next->prev = link->prev;
+    list_init(link);
+}
+
+#endif
