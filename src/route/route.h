@@ -1,0 +1,123 @@
+/*
+ * Which endpoint gets a request. Pure: time and randomness are passed in, nothing blocks, no I/O.
+ *
+ * A fleet knows the endpoints, the models they serve, and their load. `prefixaware` takes the endpoint with the lowest
+ *
+ *     queued(e) + 4 x uncached(e) + 3000 tokens x in_flight(e)        (in bytes of prompt key, a token being 4)
+ *
+ * queued: uncached bytes sent to e that it has not prefilled yet; uncached: what e would have to prefill of this
+ * request, at least one chunk; in_flight: requests at e that have not ended. Ties are broken at random.
+ *
+ * Thread rule: the trie's lock covers the fleet, so that match, pick, insert and load are one step.
+ */
+#ifndef HASHTRIE_ROUTE_ROUTE_H
+#define HASHTRIE_ROUTE_ROUTE_H
+
+#include "base/mem.h"
+#include "base/random.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    ROUTE_ENDPOINTS_MAX = 4096,
+    ROUTE_MODELS_MAX = 4096,
+    ROUTE_HOLDERS_MAX = 64,
+    ROUTE_BYTES_PER_TOKEN = 4,
+    ROUTE_UNCACHED_FACTOR = 4,
+    ROUTE_IN_FLIGHT_TOKENS = 3000,
+};
+
+enum route_policy { ROUTE_PREFIXAWARE, ROUTE_ROUNDROBIN };
+
+/* Why an endpoint was chosen: the `outcome` label of hashtrie_routing_decisions_total. */
+enum route_outcome {
+    ROUTE_HOLDER,     /* It holds the longest part of the prompt that any candidate holds. */
+    ROUTE_SHORTER,    /* It holds a part; one that holds more was too busy. */
+    ROUTE_SPREAD,     /* It holds nothing; all holders were too busy. */
+    ROUTE_NO_HOLDER,  /* No candidate holds anything of the prompt: by load. */
+    ROUTE_NO_PROMPT,  /* The request has no prompt: by load. */
+    ROUTE_ROTATED,    /* roundrobin. */
+    ROUTE_OUTCOME_COUNT
+};
+const char *route_outcome_name(enum route_outcome outcome);   /* "holder", "shorter", ... */
+const char *route_policy_name(enum route_policy policy);      /* "prefixaware", "roundrobin" */
+
+struct route_fleet;
+
+/* NULL: out of memory. */
+struct route_fleet *route_fleet_new(struct mem *mem, uint64_t seed);
+void route_fleet_free(struct route_fleet *fleet);
+
+/* An endpoint's number, dense from 0, in order of addition. -1: no room. `url` is copied. */
+int route_endpoint_add(struct route_fleet *fleet, const char *url);
+/* The endpoint serves `model`. False: out of memory or of room. Told twice: fine. */
+bool route_endpoint_serves(struct route_fleet *fleet, size_t endpoint, const char *model);
+size_t route_endpoint_count(const struct route_fleet *fleet);
+const char *route_endpoint_url(const struct route_fleet *fleet, size_t endpoint);
+/* One that is down is no candidate. Endpoints start up. */
+void route_endpoint_set_up(struct route_fleet *fleet, size_t endpoint, bool up);
+bool route_endpoint_is_up(const struct route_fleet *fleet, size_t endpoint);
+
+size_t route_model_count(const struct route_fleet *fleet);
+const char *route_model_name(const struct route_fleet *fleet, size_t model);
+/* -1: nobody ever served it. */
+int route_model_find(const struct route_fleet *fleet, const char *name, size_t name_size);
+
+/* ---- One request ---- */
+
+struct route_holder {
+    uint32_t endpoint;
+    uint64_t bytes; /* Of the prompt key, from its start, that it holds. */
+};
+
+struct route_query {
+    enum route_policy policy;
+    size_t model;
+    bool has_prompt;
+    uint64_t prompt_bytes;   /* Whole prompt key. */
+    uint64_t all_held_bytes; /* Held by every endpoint. */
+    const struct route_holder *holders;
+    size_t holder_count;
+    const uint32_t *excluded; /* Endpoints tried already. */
+    size_t excluded_count;
+    uint64_t chunk_bytes;     /* The least that counts as uncached. */
+};
+
+struct route_choice {
+    size_t endpoint;
+    uint64_t held_bytes;     /* Of the prompt, by the chosen one. */
+    uint64_t uncached_bytes; /* What it has to prefill. */
+    enum route_outcome outcome;
+};
+
+/* False: no endpoint that serves the model is up and not excluded. Changes nothing but the rotation's counter. */
+bool route_pick(struct route_fleet *fleet, const struct route_query *query, struct route_choice *out);
+
+/* ---- Load: each request at an endpoint calls sent, then prefilled at most once, then ended once ---- */
+
+void route_request_sent(struct route_fleet *fleet, size_t endpoint, uint64_t uncached_bytes);
+/* Its first body byte has come back (or its time is up, see below): its bytes are no longer queued. */
+void route_request_prefilled(struct route_fleet *fleet, size_t endpoint, uint64_t uncached_bytes);
+void route_request_ended(struct route_fleet *fleet, size_t endpoint);
+
+/*
+ * A stream's first body byte came `elapsed_ns` after it was sent, with `queued_bytes` (its own included) before it at
+ * that time: teaches the endpoint's prefill rate.
+ */
+void route_learn_prefill(struct route_fleet *fleet, size_t endpoint, uint64_t queued_bytes, uint64_t elapsed_ns);
+/*
+ * How long what is queued there now will take to prefill, by the rate learned; 0: unknown. A request without streaming
+ * counts as prefilled after that time, since its first byte comes only with its last.
+ */
+uint64_t route_prefill_ns(const struct route_fleet *fleet, size_t endpoint);
+
+struct route_load {
+    uint64_t queued_bytes;
+    uint32_t in_flight;
+    uint32_t in_prefill; /* Of in_flight, not yet prefilled. */
+};
+struct route_load route_endpoint_load(const struct route_fleet *fleet, size_t endpoint);
+
+#endif
