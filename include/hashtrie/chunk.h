@@ -1,22 +1,24 @@
 /*
  * From the bytes of a prompt to its chain hashes.
  *
- * A prompt is cut into chunks of `chunk_size` bytes; only whole chunks count, as engines cache whole blocks.
+ * A prompt is cut into chunks of `chunk_size` bytes; only whole chunks count, as engines cache
+ * whole blocks.
  *
  *     hash[i] = XXH3_64bits_withSeed(chunk[i], hash[i - 1]),   hash[-1] = the namespace's hash
  *
  * so two prompts with equal hash[i] have equal first i + 1 chunks, up to 64-bit collisions. XXH3:
- * https://github.com/Cyan4973/xxHash. Hashes depend on nothing but these bytes: same on every machine.
+ * https://github.com/Cyan4973/xxHash. Hashes depend on nothing but these bytes: same on every
+ * machine.
  *
  * Pure functions over the caller's memory; any thread.
  */
 #ifndef HASHTRIE_CHUNK_H
 #define HASHTRIE_CHUNK_H
 
-#include "hashtrie/status.h"
-
 #include <stddef.h>
 #include <stdint.h>
+
+#include "hashtrie/status.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -25,8 +27,9 @@ extern "C" {
 #define HASHTRIE_CHUNK_SIZE_DEFAULT 128u
 #define HASHTRIE_CHUNK_SIZE_MIN     64u
 #define HASHTRIE_CHUNK_SIZE_MAX     4096u
-#define HASHTRIE_CHUNK_COUNT_MAX    0xfffffu /* Chunks of a prompt that count; later ones are left out. */
-#define HASHTRIE_HASH_SEED          UINT64_C(0x6861736874726965) /* "hashtrie": of namespaces. */
+#define HASHTRIE_CHUNK_COUNT_MAX \
+    0xfffffu /* Chunks of a prompt that count; later ones are left out. */
+#define HASHTRIE_HASH_SEED UINT64_C(0x6861736874726965) /* "hashtrie": of namespaces. */
 
 /*
  * The hashes of one prompt. Borrowed by every call that takes it.
@@ -42,16 +45,17 @@ struct hashtrie_key {
 HASHTRIE_API uint64_t hashtrie_hash_namespace(const void *bytes, size_t size);
 
 /*
- * Hashes the whole chunks of `size` bytes into `hashes`, at most `hash_count_max`; returns how many were written.
- * chunk_size: HASHTRIE_CHUNK_SIZE_MIN .. _MAX. O(size).
+ * Hashes the whole chunks of `size` bytes into `hashes`, at most `hash_count_max`; returns how many
+ * were written. chunk_size: HASHTRIE_CHUNK_SIZE_MIN .. _MAX. O(size).
  */
 HASHTRIE_API size_t hashtrie_hash_chunks(uint64_t namespace_hash, const void *bytes, size_t size,
-                                         size_t chunk_size, uint64_t *hashes, size_t hash_count_max);
+                                         size_t chunk_size, uint64_t *hashes,
+                                         size_t hash_count_max);
 
 /*
- * The same over bytes that come in pieces. Pieces are read in place; only a chunk that lies across two pieces is
- * copied. After the last piece, `count` hashes are in `hashes`; `bytes` counts all bytes that came, the unhashed
- * tail included.
+ * The same over bytes that come in pieces. Pieces are read in place; only a chunk that lies across
+ * two pieces is copied. After the last piece, `count` hashes are in `hashes`; `bytes` counts all
+ * bytes that came, the unhashed tail included.
  */
 struct hashtrie_hasher {
     uint64_t chain;
@@ -66,7 +70,8 @@ struct hashtrie_hasher {
 
 HASHTRIE_API void hashtrie_hasher_init(struct hashtrie_hasher *hasher, uint64_t namespace_hash,
                                        size_t chunk_size, uint64_t *hashes, size_t hash_count_max);
-HASHTRIE_API void hashtrie_hasher_update(struct hashtrie_hasher *hasher, const void *bytes, size_t size);
+HASHTRIE_API void hashtrie_hasher_update(struct hashtrie_hasher *hasher, const void *bytes,
+                                         size_t size);
 
 #ifdef __cplusplus
 }

@@ -21,19 +21,19 @@
 extern "C" {
 #endif
 
-#define HASHTRIE_STATUS_MAP(X)                                                                     \
-    X(OK, 0, "success")                                                                            \
-    X(ENOMEM, -1, "out of memory")                                                                 \
-    X(EINVAL, -2, "invalid argument")                                                              \
-    X(ENOENT, -3, "not found")                                                                     \
-    X(EFULL, -4, "byte budget exhausted and nothing can be evicted")                               \
-    X(ECORRUPT, -5, "stored record failed its checksum or its bounds")                             \
-    X(EBUSY, -6, "in use or overloaded")                                                           \
-    X(EIO, -7, "input/output error")                                                               \
-    X(ENOSPC, -8, "no space left on the store's device")                                           \
-    X(EVERSION, -9, "store has another format version, chunk size or hash seed")                   \
-    X(EACCES, -10, "permission denied")                                                            \
-    X(ENETFS, -11, "the store is on a network file system, where LMDB is not safe")                \
+#define HASHTRIE_STATUS_MAP(X)                                                      \
+    X(OK, 0, "success")                                                             \
+    X(ENOMEM, -1, "out of memory")                                                  \
+    X(EINVAL, -2, "invalid argument")                                               \
+    X(ENOENT, -3, "not found")                                                      \
+    X(EFULL, -4, "byte budget exhausted and nothing can be evicted")                \
+    X(ECORRUPT, -5, "stored record failed its checksum or its bounds")              \
+    X(EBUSY, -6, "in use or overloaded")                                            \
+    X(EIO, -7, "input/output error")                                                \
+    X(ENOSPC, -8, "no space left on the store's device")                            \
+    X(EVERSION, -9, "store has another format version, chunk size or hash seed")    \
+    X(EACCES, -10, "permission denied")                                             \
+    X(ENETFS, -11, "the store is on a network file system, where LMDB is not safe") \
     X(EEXIST, -12, "already there")
 
 enum hashtrie_status {

@@ -1,9 +1,9 @@
 #include "base/buf.h"
 
-#include "base/check.h"
-
 #include <stdio.h>
 #include <string.h>
+
+#include "base/check.h"
 
 enum { BUF_BYTES_FIRST = 256 };
 

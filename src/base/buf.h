@@ -1,15 +1,16 @@
 /*
  * Growable byte buffer with a hard maximum, charged to a `struct mem`. One owner.
- * Appending returns false when the maximum or the memory limit would be passed; the contents stay as they were.
+ * Appending returns false when the maximum or the memory limit would be passed; the contents stay
+ * as they were.
  */
 #ifndef HASHTRIE_BASE_BUF_H
 #define HASHTRIE_BASE_BUF_H
 
-#include "base/mem.h"
-
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
+
+#include "base/mem.h"
 
 struct buf {
     struct mem *mem; /* Borrowed. */
@@ -20,11 +21,11 @@ struct buf {
 };
 
 void buf_init(struct buf *buf, struct mem *mem, size_t size_max);
-void buf_fini(struct buf *buf);                  /* Frees the memory; the buffer is empty and usable again. */
+void buf_fini(struct buf *buf); /* Frees the memory; the buffer is empty and usable again. */
 bool buf_reserve(struct buf *buf, size_t extra); /* Room for `extra` more bytes behind `size`. */
 bool buf_append(struct buf *buf, const void *bytes, size_t size);
 bool buf_append_text(struct buf *buf, const char *text);
 __attribute__((format(printf, 2, 3))) bool buf_printf(struct buf *buf, const char *format, ...);
-void buf_consume(struct buf *buf, size_t size);  /* Drops the first `size` bytes. */
+void buf_consume(struct buf *buf, size_t size); /* Drops the first `size` bytes. */
 
 #endif

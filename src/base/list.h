@@ -1,4 +1,5 @@
-/* Intrusive doubly linked list. The head is a `struct list` of its own; an item embeds a `struct list`. */
+/* Intrusive doubly linked list. The head is a `struct list` of its own; an item embeds a `struct
+ * list`. */
 #ifndef HASHTRIE_BASE_LIST_H
 #define HASHTRIE_BASE_LIST_H
 
@@ -12,12 +13,12 @@ struct list {
 
 #define LIST_ITEM(link, type, member) ((type *)(void *)((char *)(link)-offsetof(type, member)))
 
-#define list_foreach(link, head)                                                                   \
+#define list_foreach(link, head) \
     for (struct list *link = (head)->next; link != (head); link = link->next)
 
 /* The current item may be removed in the body. */
-#define list_foreach_safe(link, head)                                                              \
-    for (struct list *link = (head)->next, *link##_next = link->next; link != (head);              \
+#define list_foreach_safe(link, head)                                                 \
+    for (struct list *link = (head)->next, *link##_next = link->next; link != (head); \
          link = link##_next, link##_next = link->next)
 
 static inline void list_init(struct list *head)

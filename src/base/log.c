@@ -1,11 +1,11 @@
 #include "base/log.h"
 
-#include "base/clock.h"
-
 #include <errno.h>
 #include <stdio.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "base/clock.h"
 
 enum {
     LOG_BYTES_MAX = 256 * 1024,

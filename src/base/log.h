@@ -1,7 +1,8 @@
 /*
  * Log lines: collected in memory, written to a file descriptor in one write() per flush.
- * One `struct log` per thread; its owner flushes it (a loop does so every turn). Errors are flushed at once.
- * A line is `2026-08-05T12:00:00.123Z info the message`. Control characters are replaced, so no input can forge a line.
+ * One `struct log` per thread; its owner flushes it (a loop does so every turn). Errors are flushed
+ * at once. A line is `2026-08-05T12:00:00.123Z info the message`. Control characters are replaced,
+ * so no input can forge a line.
  */
 #ifndef HASHTRIE_BASE_LOG_H
 #define HASHTRIE_BASE_LOG_H
@@ -12,10 +13,10 @@ enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
 
 struct log {
     struct mem mem;
-    struct buf lines;      /* At most LOG_BYTES_MAX; flushed when full. */
-    enum log_level level;  /* Lines above it are not made. */
+    struct buf lines;     /* At most LOG_BYTES_MAX; flushed when full. */
+    enum log_level level; /* Lines above it are not made. */
     int fd;
-    uint64_t lines_lost;   /* Longer than the buffer, or the descriptor took no more. */
+    uint64_t lines_lost; /* Longer than the buffer, or the descriptor took no more. */
 };
 
 void log_init(struct log *log, int fd, enum log_level level);

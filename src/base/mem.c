@@ -1,15 +1,16 @@
 #include "base/mem.h"
 
-#include "base/check.h"
-
 #include <stdlib.h>
 #include <string.h>
+
+#include "base/check.h"
 
 enum {
     MALLOC_HEADER_BYTES = 8,
     MALLOC_ALIGNMENT = 16,
     MALLOC_BYTES_MIN = 32,
-    MAPPED_FROM_BYTES = 128 * 1024, /* glibc's default M_MMAP_THRESHOLD: whole pages from here on. */
+    MAPPED_FROM_BYTES =
+        128 * 1024, /* glibc's default M_MMAP_THRESHOLD: whole pages from here on. */
     PAGE_BYTES = 4096,
 };
 
@@ -143,4 +144,29 @@ char *mem_strndup(struct mem *mem, const char *text, size_t size)
         copy[size] = '\0';
     }
     return copy;
+}
+
+void *mem_alloc_aligned(struct mem *mem, size_t size, size_t alignment)
+{
+    REQUIRE(size > 0 && size <= SIZE_MAX / 2);
+    REQUIRE(alignment >= sizeof(void *) && alignment <= PAGE_BYTES);
+    size_t charge = mem_charge(size + alignment);
+    if (!reserve(mem, charge)) {
+        return NULL;
+    }
+    void *pointer = NULL;
+    if (posix_memalign(&pointer, alignment, size) != 0) {
+        unreserve(mem, charge);
+        return NULL;
+    }
+    return pointer;
+}
+
+void mem_free_aligned(struct mem *mem, void *pointer, size_t size, size_t alignment)
+{
+    if (pointer == NULL) {
+        return;
+    }
+    unreserve(mem, mem_charge(size + alignment));
+    free(pointer);
 }

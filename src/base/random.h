@@ -1,4 +1,5 @@
-/* Seeded pseudo-random numbers (splitmix64, public domain, Vigna). Not for secrets, except seeds from the system. */
+/* Seeded pseudo-random numbers (splitmix64, public domain, Vigna). Not for secrets, except seeds
+ * from the system. */
 #ifndef HASHTRIE_BASE_RANDOM_H
 #define HASHTRIE_BASE_RANDOM_H
 

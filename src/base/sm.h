@@ -5,9 +5,9 @@
 #ifndef HASHTRIE_BASE_SM_H
 #define HASHTRIE_BASE_SM_H
 
-#include "base/check.h"
-
 #include <stdint.h>
+
+#include "base/check.h"
 
 struct sm {
     const uint32_t *moves; /* Borrowed, static. */

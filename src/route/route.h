@@ -1,24 +1,27 @@
 /*
  * Which endpoint gets a request. Pure: time and randomness are passed in, nothing blocks, no I/O.
  *
- * A fleet knows the endpoints, the models they serve, and their load. `prefixaware` takes the endpoint with the lowest
+ * A fleet knows the endpoints, the models they serve, and their load. `prefixaware` takes the
+ * endpoint with the lowest
  *
- *     queued(e) + 4 x uncached(e) + 3000 tokens x in_flight(e)        (in bytes of prompt key, a token being 4)
+ *     queued(e) + 4 x uncached(e) + 3000 tokens x in_flight(e)        (in bytes of prompt key, a
+ * token being 4)
  *
- * queued: uncached bytes sent to e that it has not prefilled yet; uncached: what e would have to prefill of this
- * request, at least one chunk; in_flight: requests at e that have not ended. Ties are broken at random.
+ * queued: uncached bytes sent to e that it has not prefilled yet; uncached: what e would have to
+ * prefill of this request, at least one chunk; in_flight: requests at e that have not ended. Ties
+ * are broken at random.
  *
  * Thread rule: the trie's lock covers the fleet, so that match, pick, insert and load are one step.
  */
 #ifndef HASHTRIE_ROUTE_ROUTE_H
 #define HASHTRIE_ROUTE_ROUTE_H
 
-#include "base/mem.h"
-#include "base/random.h"
-
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "base/mem.h"
+#include "base/random.h"
 
 enum {
     ROUTE_ENDPOINTS_MAX = 4096,
@@ -33,16 +36,16 @@ enum route_policy { ROUTE_PREFIXAWARE, ROUTE_ROUNDROBIN };
 
 /* Why an endpoint was chosen: the `outcome` label of hashtrie_routing_decisions_total. */
 enum route_outcome {
-    ROUTE_HOLDER,     /* It holds the longest part of the prompt that any candidate holds. */
-    ROUTE_SHORTER,    /* It holds a part; one that holds more was too busy. */
-    ROUTE_SPREAD,     /* It holds nothing; all holders were too busy. */
-    ROUTE_NO_HOLDER,  /* No candidate holds anything of the prompt: by load. */
-    ROUTE_NO_PROMPT,  /* The request has no prompt: by load. */
-    ROUTE_ROTATED,    /* roundrobin. */
+    ROUTE_HOLDER,    /* It holds the longest part of the prompt that any candidate holds. */
+    ROUTE_SHORTER,   /* It holds a part; one that holds more was too busy. */
+    ROUTE_SPREAD,    /* It holds nothing; all holders were too busy. */
+    ROUTE_NO_HOLDER, /* No candidate holds anything of the prompt: by load. */
+    ROUTE_NO_PROMPT, /* The request has no prompt: by load. */
+    ROUTE_ROTATED,   /* roundrobin. */
     ROUTE_OUTCOME_COUNT
 };
-const char *route_outcome_name(enum route_outcome outcome);   /* "holder", "shorter", ... */
-const char *route_policy_name(enum route_policy policy);      /* "prefixaware", "roundrobin" */
+const char *route_outcome_name(enum route_outcome outcome); /* "holder", "shorter", ... */
+const char *route_policy_name(enum route_policy policy);    /* "prefixaware", "roundrobin" */
 
 struct route_fleet;
 
@@ -82,7 +85,7 @@ struct route_query {
     size_t holder_count;
     const uint32_t *excluded; /* Endpoints tried already. */
     size_t excluded_count;
-    uint64_t chunk_bytes;     /* The least that counts as uncached. */
+    uint64_t chunk_bytes; /* The least that counts as uncached. */
 };
 
 struct route_choice {
@@ -92,24 +95,30 @@ struct route_choice {
     enum route_outcome outcome;
 };
 
-/* False: no endpoint that serves the model is up and not excluded. Changes nothing but the rotation's counter. */
-bool route_pick(struct route_fleet *fleet, const struct route_query *query, struct route_choice *out);
+/* False: no endpoint that serves the model is up and not excluded. Changes nothing but the
+ * rotation's counter. */
+bool route_pick(struct route_fleet *fleet, const struct route_query *query,
+                struct route_choice *out);
 
-/* ---- Load: each request at an endpoint calls sent, then prefilled at most once, then ended once ---- */
+/* ---- Load: each request at an endpoint calls sent, then prefilled at most once, then ended once
+ * ---- */
 
 void route_request_sent(struct route_fleet *fleet, size_t endpoint, uint64_t uncached_bytes);
-/* Its first body byte has come back (or its time is up, see below): its bytes are no longer queued. */
+/* Its first body byte has come back (or its time is up, see below): its bytes are no longer queued.
+ */
 void route_request_prefilled(struct route_fleet *fleet, size_t endpoint, uint64_t uncached_bytes);
 void route_request_ended(struct route_fleet *fleet, size_t endpoint);
 
 /*
- * A stream's first body byte came `elapsed_ns` after it was sent, with `queued_bytes` (its own included) before it at
- * that time: teaches the endpoint's prefill rate.
+ * A stream's first body byte came `elapsed_ns` after it was sent, with `queued_bytes` (its own
+ * included) before it at that time: teaches the endpoint's prefill rate.
  */
-void route_learn_prefill(struct route_fleet *fleet, size_t endpoint, uint64_t queued_bytes, uint64_t elapsed_ns);
+void route_learn_prefill(struct route_fleet *fleet, size_t endpoint, uint64_t queued_bytes,
+                         uint64_t elapsed_ns);
 /*
- * How long what is queued there now will take to prefill, by the rate learned; 0: unknown. A request without streaming
- * counts as prefilled after that time, since its first byte comes only with its last.
+ * How long what is queued there now will take to prefill, by the rate learned; 0: unknown. A
+ * request without streaming counts as prefilled after that time, since its first byte comes only
+ * with its last.
  */
 uint64_t route_prefill_ns(const struct route_fleet *fleet, size_t endpoint);
 
