@@ -92,9 +92,10 @@ void trie_batch_fini(struct trie_batch *batch);
 size_t trie_batch_take(struct hashtrie *trie, struct trie_batch *batch, size_t count_max);
 
 /*
- * Tells the trie what became of up to TRIE_TAKE_NODES_PER_CALL entries, from the batch's END (so that failed ones go
- * back to the queue's front in their order), and removes them from the batch. True: entries are left, call again (the
- * lock may be dropped between). When it returns false the batch is empty and its bytes may be reused.
+ * Tells the trie what became of up to TRIE_TAKE_NODES_PER_CALL entries, from the batch's END (so
+ * that failed ones go back to the queue's front in their order), and removes them from the batch.
+ * True: entries are left, call again (the lock may be dropped between). When it returns false the
+ * batch is empty and its bytes may be reused.
  */
 bool trie_batch_release(struct hashtrie *trie, struct trie_batch *batch);
 

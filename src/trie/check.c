@@ -1,0 +1,212 @@
+/* hashtrie_check(): recounts everything from scratch and compares. For tests. */
+#include <string.h>
+
+#include "trie/internal.h"
+
+struct recount {
+    size_t nodes;
+    size_t run_bytes;
+    size_t holder_bytes;
+    size_t dirty;
+    size_t dirty_bytes;
+    size_t in_batch;
+    uint64_t chunks;
+    uint64_t children; /* Sum of child counts; every node but the root is somebody's child. */
+};
+
+#define EXPECT(condition)      \
+    do {                       \
+        if (!(condition)) {    \
+            return #condition; \
+        }                      \
+    } while (0)
+
+static size_t holder_bytes(const struct node *node)
+{
+    if (node->holder_count <= 1 || node->holder_count == TRIE_HELD_BY_ALL) {
+        return 0;
+    }
+    size_t capacity = 2;
+    while (capacity < node->holder_count) {
+        capacity *= 2;
+    }
+    return mem_charge(capacity * sizeof(struct holder));
+}
+
+/* True: the edge table leads from (parent, first fingerprint) to this very node. */
+static bool edge_leads_here(const struct hashtrie *trie, uint32_t index, const struct node *node)
+{
+    uint32_t fp = node_fp(node);
+    uint32_t other = edges_bucket(&trie->edges, node->parent, fp);
+    while (other != NODE_NONE) {
+        const struct node *at = node_at(trie, other);
+        if (at->parent == node->parent && node_fp(at) == fp) {
+            return other == index;
+        }
+        other = at->edge_next;
+    }
+    return false;
+}
+
+static const char *check_node(const struct hashtrie *trie, uint32_t index, const struct node *node,
+                              struct recount *sum)
+{
+    const struct node *parent = slab_find(&trie->slab, node->parent);
+    EXPECT(parent != NULL);
+    EXPECT(node->depth == node_depth_end(parent));
+    EXPECT((node->length == 0) == (node->parent == NODE_ROOT));
+    EXPECT(node->length <= TRIE_RUN_LENGTH_MAX);
+    EXPECT(node->length == 0 || (uint32_t)node->end == node_run(node)[node->length - 1]);
+    EXPECT(edge_leads_here(trie, index, node));
+    EXPECT(node->holder_count <= HASHTRIE_HOLDERS_MAX || node->holder_count == TRIE_HELD_BY_ALL);
+    EXPECT(node->bucket <= trie->bucket);
+    EXPECT(!node_is_dirty(node) || (trie->attached && node->length > 0));
+    if (node->batch_pos != NODE_BATCH_NONE) {
+        EXPECT(trie->batch != NULL && node->batch_pos < trie->batch->count);
+        EXPECT(trie->batch->entries[node->batch_pos].node == index);
+        sum->in_batch++;
+    }
+    sum->chunks += node->length;
+    sum->run_bytes +=
+        node->length > NODE_RUN_INLINE ? mem_charge(node->length * sizeof(uint32_t)) : 0;
+    sum->holder_bytes += holder_bytes(node);
+    if (node_is_dirty(node)) {
+        sum->dirty++;
+        sum->dirty_bytes += dirty_node_bytes(node);
+    }
+    return NULL;
+}
+
+static const char *check_nodes(const struct hashtrie *trie, struct recount *sum)
+{
+    for (uint32_t index = 0; index < slab_index_end(&trie->slab); index++) {
+        const struct node *node = slab_find(&trie->slab, index);
+        if (node == NULL) {
+            continue;
+        }
+        sum->nodes++;
+        sum->children += node->child_count;
+        const char *breach = index == NODE_ROOT ? NULL : check_node(trie, index, node, sum);
+        if (breach != NULL) {
+            return breach;
+        }
+    }
+    EXPECT(sum->nodes == trie->slab.node_count);
+    EXPECT(sum->chunks == trie->chunk_count);
+    EXPECT(sum->children == sum->nodes - 1);
+    EXPECT(trie->edges.edge_count == sum->nodes - 1);
+    return NULL;
+}
+
+/*
+ * Head to tail: every node once, no child before its parent, every child counted. `seen` has a
+ * place per slab index: 0 not met yet, else 1 + children met.
+ */
+static const char *check_lru(const struct hashtrie *trie, const struct recount *sum, uint32_t *seen)
+{
+    size_t met = 0;
+    uint32_t prev = NODE_NONE;
+    seen[NODE_ROOT] = 1;
+    for (uint32_t index = trie->lru_head; index != NODE_NONE;
+         index = node_at(trie, index)->lru_next) {
+        const struct node *node = slab_find(&trie->slab, index);
+        EXPECT(node != NULL);
+        EXPECT(node->lru_prev == prev);
+        EXPECT(seen[index] == 0);
+        EXPECT(seen[node->parent] != 0); /* The parent is nearer the head. */
+        seen[index] = 1;
+        seen[node->parent]++;
+        prev = index;
+        met++;
+    }
+    EXPECT(prev == trie->lru_tail);
+    EXPECT(met == sum->nodes - 1);
+    for (uint32_t index = 0; index < slab_index_end(&trie->slab); index++) {
+        const struct node *node = slab_find(&trie->slab, index);
+        EXPECT(node == NULL || seen[index] == 1 + node->child_count);
+    }
+    return NULL;
+}
+
+static const char *check_dirty(const struct hashtrie *trie, const struct recount *sum)
+{
+    size_t met = 0;
+    uint32_t prev = NODE_NONE;
+    for (uint32_t index = trie->dirty_head; index != NODE_NONE && met <= sum->dirty;
+         index = node_at(trie, index)->dirty_next) {
+        const struct node *node = slab_find(&trie->slab, index);
+        EXPECT(node != NULL && node_is_dirty(node));
+        EXPECT(node->dirty_prev == prev);
+        prev = index;
+        met++;
+    }
+    EXPECT(met == sum->dirty);
+    EXPECT(prev == trie->dirty_tail);
+    EXPECT(trie->dirty_count == sum->dirty);
+    EXPECT(trie->dirty_bytes == sum->dirty_bytes);
+    if (trie->batch != NULL) {
+        size_t linked = 0;
+        for (size_t i = 0; i < trie->batch->count; i++) {
+            linked += trie->batch->entries[i].node != NODE_NONE;
+        }
+        EXPECT(linked == sum->in_batch);
+    }
+    return NULL;
+}
+
+static size_t endpoint_bytes(const struct hashtrie *trie)
+{
+    size_t bytes = 0;
+    if (trie->endpoint_capacity > 0) {
+        bytes += mem_charge(trie->endpoint_capacity * sizeof(struct endpoint));
+        bytes += mem_charge(trie->endpoint_capacity * sizeof(struct endpoint_id));
+    }
+    for (size_t i = 0; i < trie->endpoint_count; i++) {
+        const struct endpoint *endpoint = &trie->endpoints[i];
+        if (endpoint->name != NULL) {
+            bytes += mem_charge(strlen(endpoint->name) + 1) +
+                     mem_charge(strlen(endpoint->model) + 1) +
+                     mem_charge(strlen(endpoint->generation) + 1);
+        }
+    }
+    return bytes;
+}
+
+static const char *check_bytes(const struct hashtrie *trie, const struct recount *sum)
+{
+    size_t bytes = mem_charge(sizeof *trie) + slab_bytes(&trie->slab) + edges_bytes(&trie->edges) +
+                   endpoint_bytes(trie) + sum->run_bytes + sum->holder_bytes;
+    EXPECT(bytes == trie->mem.bytes_used);
+    EXPECT(trie->mem.bytes_peak <= trie->mem.bytes_limit);
+    return NULL;
+}
+
+static const char *check_links(const struct hashtrie *trie, const struct recount *sum)
+{
+    struct mem mem;
+    mem_init(&mem, SIZE_MAX);
+    size_t size = slab_index_end(&trie->slab) * sizeof(uint32_t);
+    uint32_t *seen = mem_alloc_zero(&mem, size);
+    if (seen == NULL) {
+        return "out of memory for the check itself";
+    }
+    const char *breach = check_lru(trie, sum, seen);
+    mem_free(&mem, seen, size);
+    return breach;
+}
+
+enum hashtrie_status hashtrie_check(const struct hashtrie *trie, const char **breach)
+{
+    struct recount sum = {0};
+    *breach = check_nodes(trie, &sum);
+    if (*breach == NULL) {
+        *breach = check_links(trie, &sum);
+    }
+    if (*breach == NULL) {
+        *breach = check_dirty(trie, &sum);
+    }
+    if (*breach == NULL) {
+        *breach = check_bytes(trie, &sum);
+    }
+    return *breach == NULL ? HASHTRIE_OK : HASHTRIE_ECORRUPT;
+}

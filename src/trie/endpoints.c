@@ -1,0 +1,304 @@
+/*
+ * Endpoints: slots that holders name by 16-bit number. An endpoint's odometer never goes down, not
+ * even when its slot is given to another, so a fence (a lower bound for live odometers) forgets all
+ * entries of one in O(1).
+ */
+#include <string.h>
+
+#include "trie/internal.h"
+
+enum { ENDPOINT_CAPACITY_FIRST = 8 };
+
+struct endpoint *endpoint_at(struct hashtrie *trie, hashtrie_endpoint endpoint)
+{
+    if (endpoint >= trie->endpoint_count || trie->endpoints[endpoint].name == NULL) {
+        return NULL;
+    }
+    return &trie->endpoints[endpoint];
+}
+
+/* First position in `ids` whose id is not below. */
+static size_t id_position(const struct hashtrie *trie, uint32_t id)
+{
+    size_t low = 0;
+    size_t high = trie->id_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (trie->ids[middle].id < id) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+int endpoint_slot_of_id(const struct hashtrie *trie, uint32_t id)
+{
+    size_t position = id_position(trie, id);
+    bool found = position < trie->id_count && trie->ids[position].id == id;
+    return found ? trie->ids[position].slot : -1;
+}
+
+static void id_insert(struct hashtrie *trie, uint32_t id, size_t slot)
+{
+    size_t position = id_position(trie, id);
+    memmove(&trie->ids[position + 1], &trie->ids[position],
+            (trie->id_count - position) * sizeof *trie->ids);
+    trie->ids[position] = (struct endpoint_id){.id = id, .slot = (hashtrie_endpoint)slot};
+    trie->id_count++;
+}
+
+static void id_remove(struct hashtrie *trie, uint32_t id)
+{
+    size_t position = id_position(trie, id);
+    CHECK(position < trie->id_count && trie->ids[position].id == id);
+    trie->id_count--;
+    memmove(&trie->ids[position], &trie->ids[position + 1],
+            (trie->id_count - position) * sizeof *trie->ids);
+}
+
+static void text_free(struct hashtrie *trie, char *text)
+{
+    if (text != NULL) {
+        mem_free(&trie->mem, text, strlen(text) + 1);
+    }
+}
+
+static char *text_copy(struct hashtrie *trie, const char *text)
+{
+    size_t size = strlen(text) + 1;
+    char *copy = evict_alloc(trie, size);
+    if (copy != NULL) {
+        memcpy(copy, text, size);
+    }
+    return copy;
+}
+
+static bool text_fits(const char *text)
+{
+    return strnlen(text, ENDPOINT_TEXT_MAX + 1) <= ENDPOINT_TEXT_MAX;
+}
+
+static bool slots_grow(struct hashtrie *trie)
+{
+    size_t old = trie->endpoint_capacity;
+    size_t capacity = old == 0 ? ENDPOINT_CAPACITY_FIRST : old * 2;
+    struct endpoint *endpoints = evict_alloc(trie, capacity * sizeof *endpoints);
+    struct endpoint_id *ids = evict_alloc(trie, capacity * sizeof *ids);
+    if (endpoints == NULL || ids == NULL) {
+        mem_free(&trie->mem, endpoints, capacity * sizeof *endpoints);
+        mem_free(&trie->mem, ids, capacity * sizeof *ids);
+        return false;
+    }
+    if (old > 0) {
+        memcpy(endpoints, trie->endpoints, trie->endpoint_count * sizeof *endpoints);
+        memcpy(ids, trie->ids, trie->id_count * sizeof *ids);
+    }
+    mem_free(&trie->mem, trie->endpoints, old * sizeof *endpoints);
+    mem_free(&trie->mem, trie->ids, old * sizeof *ids);
+    trie->endpoints = endpoints;
+    trie->ids = ids;
+    trie->endpoint_capacity = capacity;
+    return true;
+}
+
+/* A slot without an owner; SIZE_MAX: none left. `fresh`: one that never had an owner. */
+static size_t slot_take(struct hashtrie *trie, bool fresh)
+{
+    for (size_t i = 0; i < trie->endpoint_count && !fresh; i++) {
+        if (trie->endpoints[i].name == NULL) {
+            return i;
+        }
+    }
+    if (trie->endpoint_count == HASHTRIE_ENDPOINTS_MAX ||
+        (trie->endpoint_count == trie->endpoint_capacity && !slots_grow(trie))) {
+        return SIZE_MAX;
+    }
+    trie->endpoints[trie->endpoint_count] = (struct endpoint){0};
+    return trie->endpoint_count++;
+}
+
+static bool slot_name(struct hashtrie *trie, size_t slot, const struct trie_endpoint *texts)
+{
+    char *name = text_copy(trie, texts->name);
+    char *model = text_copy(trie, texts->model);
+    char *generation = text_copy(trie, texts->generation);
+    if (name == NULL || model == NULL || generation == NULL) {
+        text_free(trie, name);
+        text_free(trie, model);
+        text_free(trie, generation);
+        return false;
+    }
+    struct endpoint *endpoint = &trie->endpoints[slot];
+    endpoint->name = name;
+    endpoint->model = model;
+    endpoint->generation = generation;
+    endpoint->id = texts->id;
+    endpoint->capacity_kib = 0;
+    id_insert(trie, texts->id, slot);
+    return true;
+}
+
+static size_t slot_find(const struct hashtrie *trie, const char *name)
+{
+    for (size_t i = 0; i < trie->endpoint_count; i++) {
+        if (trie->endpoints[i].name != NULL && strcmp(trie->endpoints[i].name, name) == 0) {
+            return i;
+        }
+    }
+    return SIZE_MAX;
+}
+
+/* From here on no entry made so far is live. */
+static void raise_fence(struct endpoint *endpoint)
+{
+    endpoint->odometer_bytes += 1024;
+    endpoint->fence = endpoint_odometer_kib(endpoint);
+}
+
+enum hashtrie_status hashtrie_endpoint_add(struct hashtrie *trie, const char *name,
+                                           const char *model, hashtrie_endpoint *out)
+{
+    if (!text_fits(name) || !text_fits(model) || name[0] == '\0') {
+        return HASHTRIE_EINVAL;
+    }
+    size_t slot = slot_find(trie, name);
+    if (slot != SIZE_MAX) {
+        char *copy = text_copy(trie, model); /* It may serve another model now. */
+        if (copy == NULL) {
+            return HASHTRIE_EFULL;
+        }
+        text_free(trie, trie->endpoints[slot].model);
+        trie->endpoints[slot].model = copy;
+        *out = (hashtrie_endpoint)slot;
+        return HASHTRIE_OK;
+    }
+    slot = slot_take(trie, false);
+    if (slot == SIZE_MAX) {
+        return HASHTRIE_EFULL;
+    }
+    struct trie_endpoint texts = {
+        .id = trie->next_endpoint_id, .name = name, .model = model, .generation = ""};
+    if (!slot_name(trie, slot, &texts)) {
+        return HASHTRIE_EFULL;
+    }
+    trie->next_endpoint_id++;
+    raise_fence(&trie->endpoints[slot]);
+    *out = (hashtrie_endpoint)slot;
+    return HASHTRIE_OK;
+}
+
+void hashtrie_endpoint_remove(struct hashtrie *trie, hashtrie_endpoint endpoint)
+{
+    struct endpoint *gone = endpoint_at(trie, endpoint);
+    REQUIRE(gone != NULL);
+    id_remove(trie, gone->id);
+    raise_fence(gone);
+    text_free(trie, gone->name);
+    text_free(trie, gone->model);
+    text_free(trie, gone->generation);
+    gone->name = NULL;
+    gone->model = NULL;
+    gone->generation = NULL;
+}
+
+enum hashtrie_status hashtrie_endpoint_set_generation(struct hashtrie *trie,
+                                                      hashtrie_endpoint endpoint,
+                                                      const char *generation)
+{
+    struct endpoint *known = endpoint_at(trie, endpoint);
+    if (known == NULL || !text_fits(generation) || generation[0] == '\0') {
+        return HASHTRIE_EINVAL;
+    }
+    if (strcmp(known->generation, generation) == 0) {
+        return HASHTRIE_OK;
+    }
+    char *copy = text_copy(trie, generation);
+    if (copy == NULL) {
+        return HASHTRIE_EFULL;
+    }
+    if (known->generation[0] != '\0') { /* Another start of the engine: a new incarnation. */
+        id_remove(trie, known->id);
+        known->id = trie->next_endpoint_id++;
+        id_insert(trie, known->id, endpoint);
+        raise_fence(known);
+    }
+    text_free(trie, known->generation);
+    known->generation = copy;
+    return HASHTRIE_OK;
+}
+
+void hashtrie_endpoint_set_capacity(struct hashtrie *trie, hashtrie_endpoint endpoint,
+                                    uint64_t bytes)
+{
+    struct endpoint *known = endpoint_at(trie, endpoint);
+    REQUIRE(known != NULL);
+    uint64_t kib = bytes == 0 ? 0 : bytes / 1024 + 1;
+    known->capacity_kib = kib > INT32_MAX ? INT32_MAX : (uint32_t)kib;
+}
+
+/* ---- As stored ---- */
+
+bool trie_endpoint_get(const struct hashtrie *trie, size_t slot, struct trie_endpoint *out)
+{
+    REQUIRE(slot < trie->endpoint_count);
+    const struct endpoint *endpoint = &trie->endpoints[slot];
+    if (endpoint->name == NULL) {
+        return false;
+    }
+    *out = (struct trie_endpoint){.id = endpoint->id,
+                                  .odometer_kib = endpoint_odometer_kib(endpoint),
+                                  .name = endpoint->name,
+                                  .model = endpoint->model,
+                                  .generation = endpoint->generation};
+    return true;
+}
+
+size_t trie_endpoint_slot_count(const struct hashtrie *trie)
+{
+    return trie->endpoint_count;
+}
+
+uint32_t trie_endpoint_next_id(const struct hashtrie *trie)
+{
+    return trie->next_endpoint_id;
+}
+
+enum hashtrie_status trie_endpoint_restore(struct hashtrie *trie,
+                                           const struct trie_endpoint *endpoint)
+{
+    if (!text_fits(endpoint->name) || !text_fits(endpoint->model) ||
+        !text_fits(endpoint->generation) || endpoint->name[0] == '\0') {
+        return HASHTRIE_EINVAL;
+    }
+    if (slot_find(trie, endpoint->name) != SIZE_MAX ||
+        endpoint_slot_of_id(trie, endpoint->id) >= 0) {
+        return HASHTRIE_EEXIST;
+    }
+    size_t slot = slot_take(trie, true); /* A used slot's odometer runs on another scale. */
+    if (slot == SIZE_MAX) {
+        return HASHTRIE_EFULL;
+    }
+    if (!slot_name(trie, slot, endpoint)) {
+        return HASHTRIE_EFULL;
+    }
+    struct endpoint *restored = &trie->endpoints[slot];
+    restored->odometer_bytes = (uint64_t)endpoint->odometer_kib << 10;
+    restored->fence = endpoint->odometer_kib - INT32_MAX; /* All that is stored of it lies above. */
+    if (trie->next_endpoint_id <= endpoint->id) {
+        trie->next_endpoint_id = endpoint->id + 1;
+    }
+    return HASHTRIE_OK;
+}
+
+void endpoints_fini(struct hashtrie *trie)
+{
+    for (size_t i = 0; i < trie->endpoint_count; i++) {
+        text_free(trie, trie->endpoints[i].name);
+        text_free(trie, trie->endpoints[i].model);
+        text_free(trie, trie->endpoints[i].generation);
+    }
+    mem_free(&trie->mem, trie->endpoints, trie->endpoint_capacity * sizeof *trie->endpoints);
+    mem_free(&trie->mem, trie->ids, trie->endpoint_capacity * sizeof *trie->ids);
+}

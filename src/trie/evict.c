@@ -1,0 +1,104 @@
+/*
+ * Eviction: least recently used leaf first, in bounded steps. Clean leaves are dropped, the store
+ * has them; dirty ones are passed over, and only where the budget leaves no choice is one dropped
+ * unsaved.
+ */
+#include "trie/internal.h"
+
+/* Bytes in use less the free places of the slab, which the next nodes take. */
+static size_t bytes_held(const struct hashtrie *trie)
+{
+    return trie->mem.bytes_used - trie->slab.free_count * sizeof(struct node);
+}
+
+static bool is_unsaved(const struct node *node)
+{
+    return node_is_dirty(node) || node->batch_pos != NODE_BATCH_NONE;
+}
+
+static void drop(struct hashtrie *trie, uint32_t index)
+{
+    const struct node *node = node_at(trie, index);
+    trie->evicted_count++;
+    if (trie->attached && node->length > 0) {
+        if (is_unsaved(node)) {
+            trie->dropped_count++;
+        } else {
+            trie->spilled_count++;
+        }
+    }
+    nodes_remove_leaf(trie, index);
+}
+
+/* One leaf from the LRU list's tail. `forced`: a dirty one if no clean one is near. False: nothing
+ * could go. */
+static bool evict_one(struct hashtrie *trie, bool forced)
+{
+    uint32_t dirty_leaf = NODE_NONE;
+    uint32_t index = trie->lru_tail;
+    for (int i = 0; i < EVICT_SCAN_MAX && index != NODE_NONE; i++) {
+        const struct node *node = node_at(trie, index);
+        if (node->child_count == 0 && index != trie->pinned) {
+            if (!is_unsaved(node)) {
+                drop(trie, index);
+                return true;
+            }
+            dirty_leaf = dirty_leaf == NODE_NONE ? index : dirty_leaf;
+        }
+        index = node->lru_prev;
+    }
+    if (dirty_leaf != NODE_NONE && trie->wake != NULL) {
+        trie->wake(trie->wake_user);
+    }
+    if (!forced || dirty_leaf == NODE_NONE) {
+        return false;
+    }
+    drop(trie, dirty_leaf);
+    return true;
+}
+
+void *evict_alloc(struct hashtrie *trie, size_t size)
+{
+    for (int i = 0; i <= EVICT_FORCED_NODES; i++) {
+        void *pointer = mem_alloc(&trie->mem, size);
+        size_t charge = mem_charge(size);
+        bool over_budget =
+            charge > trie->mem.bytes_limit || trie->mem.bytes_used > trie->mem.bytes_limit - charge;
+        if (pointer != NULL || !over_budget || !evict_one(trie, true)) {
+            return pointer;
+        }
+    }
+    return NULL;
+}
+
+uint32_t evict_alloc_node(struct hashtrie *trie)
+{
+    uint32_t index = slab_alloc(&trie->slab, &trie->mem);
+    if (index == NODE_NONE && evict_one(trie, true)) {
+        index =
+            slab_alloc(&trie->slab, &trie->mem); /* Takes the place that has just become free. */
+    }
+    return index;
+}
+
+void evict_slice(struct hashtrie *trie)
+{
+    if (bytes_held(trie) > trie->threshold_bytes) {
+        trie->evicting = true;
+    }
+    for (int i = 0; i < EVICT_SLICE_NODES && trie->evicting; i++) {
+        if (bytes_held(trie) <= trie->target_bytes) {
+            trie->evicting = false;
+        } else if (!evict_one(trie, false)) {
+            break;
+        }
+    }
+}
+
+bool hashtrie_evict_step(struct hashtrie *trie)
+{
+    uint64_t before = trie->evicted_count;
+    trie->pinned = NODE_NONE;
+    evict_slice(trie);
+    return trie->evicting && trie->evicted_count > before;
+}
