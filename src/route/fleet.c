@@ -1,0 +1,274 @@
+/* Endpoints, models and load. */
+#include "route/fleet.h"
+
+#include <string.h>
+
+enum {
+    CAPACITY_FIRST = 8,
+    IN_FLIGHT_BYTES = ROUTE_IN_FLIGHT_TOKENS * ROUTE_BYTES_PER_TOKEN,
+};
+
+/* Weight of the newest sample of the prefill rate. */
+static const double RATE_WEIGHT = 0.2;
+
+struct route_fleet *route_fleet_new(struct mem *mem, uint64_t seed)
+{
+    struct route_fleet *fleet = mem_alloc(mem, sizeof *fleet);
+    if (fleet != NULL) {
+        *fleet = (struct route_fleet){.mem = mem, .random = {.state = seed}};
+    }
+    return fleet;
+}
+
+void route_fleet_free(struct route_fleet *fleet)
+{
+    if (fleet == NULL) {
+        return;
+    }
+    struct mem *mem = fleet->mem;
+    for (size_t i = 0; i < fleet->endpoint_count; i++) {
+        numbers_free(mem, &fleet->endpoints[i].models);
+        mem_free(mem, fleet->endpoints[i].url, strlen(fleet->endpoints[i].url) + 1);
+    }
+    for (size_t i = 0; i < fleet->model_count; i++) {
+        struct route_model *model = &fleet->models[i];
+        numbers_free(mem, &model->endpoints);
+        mem_free(mem, model->name, strlen(model->name) + 1);
+    }
+    mem_free(mem, fleet->endpoints, fleet->endpoint_capacity * sizeof *fleet->endpoints);
+    mem_free(mem, fleet->load_cost, fleet->endpoint_capacity * sizeof *fleet->load_cost);
+    mem_free(mem, fleet->models, fleet->model_capacity * sizeof *fleet->models);
+    mem_free(mem, fleet, sizeof *fleet);
+}
+
+static size_t next_capacity(size_t capacity)
+{
+    return capacity == 0 ? CAPACITY_FIRST : capacity * 2;
+}
+
+static bool endpoints_grow(struct route_fleet *fleet)
+{
+    size_t old = fleet->endpoint_capacity;
+    size_t capacity = next_capacity(old);
+    struct route_endpoint *endpoints = mem_alloc(fleet->mem, capacity * sizeof *endpoints);
+    uint64_t *load_cost = mem_alloc(fleet->mem, capacity * sizeof *load_cost);
+    if (endpoints == NULL || load_cost == NULL) {
+        mem_free(fleet->mem, endpoints, capacity * sizeof *endpoints);
+        mem_free(fleet->mem, load_cost, capacity * sizeof *load_cost);
+        return false;
+    }
+    if (old > 0) {
+        memcpy(endpoints, fleet->endpoints, old * sizeof *endpoints);
+        memcpy(load_cost, fleet->load_cost, old * sizeof *load_cost);
+    }
+    mem_free(fleet->mem, fleet->endpoints, old * sizeof *endpoints);
+    mem_free(fleet->mem, fleet->load_cost, old * sizeof *load_cost);
+    fleet->endpoints = endpoints;
+    fleet->load_cost = load_cost;
+    fleet->endpoint_capacity = capacity;
+    return true;
+}
+
+static void update_load_cost(struct route_fleet *fleet, size_t endpoint)
+{
+    const struct route_endpoint *at = &fleet->endpoints[endpoint];
+    fleet->load_cost[endpoint] =
+        at->up ? at->load.queued_bytes + (uint64_t)at->load.in_flight * IN_FLIGHT_BYTES
+               : FLEET_DOWN;
+}
+
+int route_endpoint_add(struct route_fleet *fleet, const char *url)
+{
+    if (fleet->endpoint_count == ROUTE_ENDPOINTS_MAX ||
+        (fleet->endpoint_count == fleet->endpoint_capacity && !endpoints_grow(fleet))) {
+        return -1;
+    }
+    char *copy = mem_strndup(fleet->mem, url, strlen(url));
+    if (copy == NULL) {
+        return -1;
+    }
+    size_t number = fleet->endpoint_count++;
+    fleet->endpoints[number] = (struct route_endpoint){.url = copy, .up = true};
+    update_load_cost(fleet, number);
+    return (int)number;
+}
+
+static int model_add(struct route_fleet *fleet, const char *name)
+{
+    if (fleet->model_count == ROUTE_MODELS_MAX) {
+        return -1;
+    }
+    if (fleet->model_count == fleet->model_capacity) {
+        size_t capacity = next_capacity(fleet->model_capacity);
+        struct route_model *models =
+            mem_realloc(fleet->mem, fleet->models, fleet->model_capacity * sizeof *models,
+                        capacity * sizeof *models);
+        if (models == NULL) {
+            return -1;
+        }
+        fleet->models = models;
+        fleet->model_capacity = capacity;
+    }
+    char *copy = mem_strndup(fleet->mem, name, strlen(name));
+    if (copy == NULL) {
+        return -1;
+    }
+    fleet->models[fleet->model_count] = (struct route_model){.name = copy};
+    return (int)fleet->model_count++;
+}
+
+static bool push(struct mem *mem, struct route_numbers *list, uint32_t number)
+{
+    if (list->count == list->capacity) {
+        size_t capacity = next_capacity(list->capacity);
+        uint32_t *numbers = mem_realloc(mem, list->numbers, list->capacity * sizeof *numbers,
+                                        capacity * sizeof *numbers);
+        if (numbers == NULL) {
+            return false;
+        }
+        list->numbers = numbers;
+        list->capacity = capacity;
+    }
+    list->numbers[list->count++] = number;
+    return true;
+}
+
+static void numbers_free(struct mem *mem, struct route_numbers *list)
+{
+    mem_free(mem, list->numbers, list->capacity * sizeof *list->numbers);
+}
+
+bool fleet_serves(const struct route_fleet *fleet, size_t endpoint, size_t model)
+{
+    if (endpoint >= fleet->endpoint_count) {
+        return false;
+    }
+    const struct route_numbers *models = &fleet->endpoints[endpoint].models;
+    for (size_t i = 0; i < models->count; i++) {
+        if (models->numbers[i] == model) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool route_endpoint_serves(struct route_fleet *fleet, size_t endpoint, const char *model)
+{
+    REQUIRE(endpoint < fleet->endpoint_count);
+    int number = route_model_find(fleet, model, strlen(model));
+    number = number < 0 ? model_add(fleet, model) : number;
+    if (number < 0) {
+        return false;
+    }
+    if (fleet_serves(fleet, endpoint, (size_t)number)) {
+        return true;
+    }
+    struct route_numbers *served = &fleet->endpoints[endpoint].models;
+    if (!push(fleet->mem, served, (uint32_t)number)) {
+        return false;
+    }
+    if (!push(fleet->mem, &fleet->models[number].endpoints, (uint32_t)endpoint)) {
+        served->count--;
+        return false;
+    }
+    return true;
+}
+
+size_t route_endpoint_count(const struct route_fleet *fleet)
+{
+    return fleet->endpoint_count;
+}
+
+const char *route_endpoint_url(const struct route_fleet *fleet, size_t endpoint)
+{
+    REQUIRE(endpoint < fleet->endpoint_count);
+    return fleet->endpoints[endpoint].url;
+}
+
+void route_endpoint_set_up(struct route_fleet *fleet, size_t endpoint, bool up)
+{
+    REQUIRE(endpoint < fleet->endpoint_count);
+    fleet->endpoints[endpoint].up = up;
+    update_load_cost(fleet, endpoint);
+}
+
+bool route_endpoint_is_up(const struct route_fleet *fleet, size_t endpoint)
+{
+    REQUIRE(endpoint < fleet->endpoint_count);
+    return fleet->endpoints[endpoint].up;
+}
+
+size_t route_model_count(const struct route_fleet *fleet)
+{
+    return fleet->model_count;
+}
+
+const char *route_model_name(const struct route_fleet *fleet, size_t model)
+{
+    REQUIRE(model < fleet->model_count);
+    return fleet->models[model].name;
+}
+
+int route_model_find(const struct route_fleet *fleet, const char *name, size_t name_size)
+{
+    for (size_t i = 0; i < fleet->model_count; i++) {
+        const char *known = fleet->models[i].name;
+        if (strlen(known) == name_size && memcmp(known, name, name_size) == 0) {
+            return (int)i;
+        }
+    }
+    return -1;
+}
+
+/* ---- Load ---- */
+
+void route_request_sent(struct route_fleet *fleet, size_t endpoint, uint64_t uncached_bytes)
+{
+    struct route_load *load = &fleet->endpoints[endpoint].load;
+    load->queued_bytes += uncached_bytes;
+    load->in_flight++;
+    load->in_prefill++;
+    update_load_cost(fleet, endpoint);
+}
+
+void route_request_prefilled(struct route_fleet *fleet, size_t endpoint, uint64_t uncached_bytes)
+{
+    struct route_load *load = &fleet->endpoints[endpoint].load;
+    CHECK(load->queued_bytes >= uncached_bytes && load->in_prefill > 0);
+    load->queued_bytes -= uncached_bytes;
+    load->in_prefill--;
+    update_load_cost(fleet, endpoint);
+}
+
+void route_request_ended(struct route_fleet *fleet, size_t endpoint)
+{
+    struct route_load *load = &fleet->endpoints[endpoint].load;
+    CHECK(load->in_flight > load->in_prefill); /* Prefilled comes before ended. */
+    load->in_flight--;
+    update_load_cost(fleet, endpoint);
+}
+
+void route_learn_prefill(struct route_fleet *fleet, size_t endpoint, uint64_t queued_bytes,
+                         uint64_t elapsed_ns)
+{
+    REQUIRE(endpoint < fleet->endpoint_count);
+    if (queued_bytes == 0) {
+        return;
+    }
+    double *rate = &fleet->endpoints[endpoint].ns_per_byte;
+    double sample = (double)elapsed_ns / (double)queued_bytes;
+    *rate = *rate == 0 ? sample : *rate + RATE_WEIGHT * (sample - *rate);
+}
+
+uint64_t route_prefill_ns(const struct route_fleet *fleet, size_t endpoint)
+{
+    REQUIRE(endpoint < fleet->endpoint_count);
+    const struct route_endpoint *at = &fleet->endpoints[endpoint];
+    return (uint64_t)(at->ns_per_byte * (double)at->load.queued_bytes);
+}
+
+struct route_load route_endpoint_load(const struct route_fleet *fleet, size_t endpoint)
+{
+    REQUIRE(endpoint < fleet->endpoint_count);
+    return fleet->endpoints[endpoint].load;
+}

@@ -1,0 +1,178 @@
+/* Picking an endpoint. */
+#include "route/fleet.h"
+
+static const char *const OUTCOME_NAMES[ROUTE_OUTCOME_COUNT] = {
+    [ROUTE_HOLDER] = "holder",       [ROUTE_SHORTER] = "shorter",     [ROUTE_SPREAD] = "spread",
+    [ROUTE_NO_HOLDER] = "no_holder", [ROUTE_NO_PROMPT] = "no_prompt", [ROUTE_ROTATED] = "rotated",
+};
+
+const char *route_outcome_name(enum route_outcome outcome)
+{
+    REQUIRE(outcome < ROUTE_OUTCOME_COUNT);
+    return OUTCOME_NAMES[outcome];
+}
+
+const char *route_policy_name(enum route_policy policy)
+{
+    return policy == ROUTE_ROUNDROBIN ? "roundrobin" : "prefixaware";
+}
+
+static bool is_excluded(const struct route_query *query, size_t endpoint)
+{
+    for (size_t i = 0; i < query->excluded_count; i++) {
+        if (query->excluded[i] == endpoint) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The cheapest endpoint so far; equal ones are drawn with equal chances. */
+struct best {
+    size_t endpoint;
+    uint64_t cost;
+    uint32_t ties; /* How many had this cost. */
+};
+
+static void consider(struct route_fleet *fleet, struct best *best, size_t endpoint, uint64_t cost)
+{
+    if (best->ties > 0 && cost > best->cost) {
+        return;
+    }
+    if (best->ties == 0 || cost < best->cost) {
+        *best = (struct best){.endpoint = endpoint, .cost = cost, .ties = 1};
+        return;
+    }
+    best->ties++;
+    if (random_below(&fleet->random, best->ties) == 0) {
+        best->endpoint = endpoint;
+    }
+}
+
+static uint64_t uncached_bytes(const struct route_query *query, uint64_t held)
+{
+    uint64_t rest = query->prompt_bytes > held ? query->prompt_bytes - held : 0;
+    return rest > query->chunk_bytes ? rest : query->chunk_bytes;
+}
+
+/* The least loaded: what an endpoint that holds nothing costs differs by its load alone. */
+static struct best least_loaded(struct route_fleet *fleet, const struct route_query *query)
+{
+    struct best best = {0};
+    const struct route_model *model = &fleet->models[query->model];
+    for (size_t i = 0; i < model->endpoints.count; i++) {
+        size_t endpoint = model->endpoints.numbers[i];
+        uint64_t load = fleet->load_cost[endpoint]; /* FLEET_DOWN: not a candidate. */
+        if (load != FLEET_DOWN && (best.ties == 0 || load <= best.cost) &&
+            !is_excluded(query, endpoint)) {
+            consider(fleet, &best, endpoint, load);
+        }
+    }
+    return best;
+}
+
+static bool is_candidate(const struct route_fleet *fleet, const struct route_query *query,
+                         size_t endpoint)
+{
+    return fleet->load_cost[endpoint] != FLEET_DOWN &&
+           fleet_serves(fleet, endpoint, query->model) && !is_excluded(query, endpoint);
+}
+
+/* What the endpoint chosen holds, and the most that any candidate holds. */
+struct held {
+    uint64_t chosen;
+    uint64_t longest;
+};
+
+static struct held look_at_holders(struct route_fleet *fleet, const struct route_query *query,
+                                   struct best *best)
+{
+    struct held held = {.chosen = query->all_held_bytes, .longest = query->all_held_bytes};
+    for (size_t i = 0; i < query->holder_count; i++) {
+        const struct route_holder *holder = &query->holders[i];
+        if (holder->bytes <= query->all_held_bytes ||
+            !is_candidate(fleet, query, holder->endpoint)) {
+            continue;
+        }
+        held.longest = holder->bytes > held.longest ? holder->bytes : held.longest;
+        consider(fleet, best, holder->endpoint,
+                 fleet->load_cost[holder->endpoint] +
+                     ROUTE_UNCACHED_FACTOR * uncached_bytes(query, holder->bytes));
+    }
+    for (size_t i = 0; i < query->holder_count; i++) {
+        if (query->holders[i].endpoint == best->endpoint && query->holders[i].bytes > held.chosen) {
+            held.chosen = query->holders[i].bytes;
+        }
+    }
+    return held;
+}
+
+static enum route_outcome outcome_of(const struct route_query *query, const struct held *held)
+{
+    if (!query->has_prompt) {
+        return ROUTE_NO_PROMPT;
+    }
+    if (held->longest == 0) {
+        return ROUTE_NO_HOLDER;
+    }
+    if (held->chosen == held->longest) {
+        return ROUTE_HOLDER;
+    }
+    return held->chosen > 0 ? ROUTE_SHORTER : ROUTE_SPREAD;
+}
+
+static bool pick_prefixaware(struct route_fleet *fleet, const struct route_query *query,
+                             struct route_choice *out)
+{
+    struct best best = least_loaded(fleet, query);
+    if (best.ties == 0) {
+        return false;
+    }
+    best.cost += ROUTE_UNCACHED_FACTOR * uncached_bytes(query, query->all_held_bytes);
+    struct held held = look_at_holders(fleet, query, &best);
+    *out = (struct route_choice){.endpoint = best.endpoint,
+                                 .held_bytes = held.chosen,
+                                 .uncached_bytes = uncached_bytes(query, held.chosen),
+                                 .outcome = outcome_of(query, &held)};
+    return true;
+}
+
+static uint64_t held_by(const struct route_query *query, size_t endpoint)
+{
+    for (size_t i = 0; i < query->holder_count; i++) {
+        if (query->holders[i].endpoint == endpoint) {
+            return query->holders[i].bytes;
+        }
+    }
+    return query->all_held_bytes;
+}
+
+/* The next one up of those that serve the model, in order of their addition. */
+static bool pick_roundrobin(struct route_fleet *fleet, const struct route_query *query,
+                            struct route_choice *out)
+{
+    struct route_model *model = &fleet->models[query->model];
+    for (size_t i = 0; i < model->endpoints.count; i++) {
+        size_t endpoint = model->endpoints.numbers[model->rotation % model->endpoints.count];
+        model->rotation++;
+        if (is_candidate(fleet, query, endpoint)) {
+            uint64_t held = held_by(query, endpoint);
+            *out = (struct route_choice){.endpoint = endpoint,
+                                         .held_bytes = held,
+                                         .uncached_bytes = uncached_bytes(query, held),
+                                         .outcome = ROUTE_ROTATED};
+            return true;
+        }
+    }
+    return false;
+}
+
+bool route_pick(struct route_fleet *fleet, const struct route_query *query,
+                struct route_choice *out)
+{
+    REQUIRE(query->model < fleet->model_count);
+    if (query->policy == ROUTE_ROUNDROBIN) {
+        return pick_roundrobin(fleet, query, out);
+    }
+    return pick_prefixaware(fleet, query, out);
+}
