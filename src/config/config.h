@@ -1,0 +1,136 @@
+/*
+ * What the router was told: flags, environment, defaults.
+ *
+ * One table (options.c) holds every option: name, variable, default, range, help text. A flag wins
+ * over its variable, a variable over the default; an empty variable counts as not set. Flags are
+ * read as Python's argparse does: `--flag value`, `--flag=value`, any unambiguous prefix.
+ *
+ * config_load() reads nothing but its arguments, save for defaults that depend on the machine
+ * (memory limit, CPUs), which come from files under `root`. Call it once, before threads start.
+ */
+#ifndef HASHTRIE_CONFIG_CONFIG_H
+#define HASHTRIE_CONFIG_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/mem.h"
+
+enum {
+    CONFIG_TEXT_BYTES_MAX = 4096,       /* A single value: path, host. */
+    CONFIG_LIST_BYTES_MAX = 256 * 1024, /* A comma list: thousands of backends fit. */
+    CONFIG_BACKENDS_MAX = 4096,
+    CONFIG_ALIASES_MAX = 4096,
+};
+
+enum config_routing { CONFIG_PREFIXAWARE, CONFIG_ROUNDROBIN };
+
+/* In the order of severity, as the Python router names them. */
+enum config_log_level {
+    CONFIG_LOG_CRITICAL,
+    CONFIG_LOG_ERROR,
+    CONFIG_LOG_WARNING,
+    CONFIG_LOG_INFO,
+    CONFIG_LOG_DEBUG,
+    CONFIG_LOG_TRACE,
+};
+
+/* What the caller does next. */
+enum config_action {
+    CONFIG_RUN,     /* Serve. */
+    CONFIG_CHECK,   /* --check-config: everything was fine; say so and exit 0. */
+    CONFIG_HELP,    /* --help: print config_help() and exit 0. */
+    CONFIG_VERSION, /* --version: print it and exit 0. */
+    CONFIG_REFUSED, /* `messages` says what is wrong; exit 2. */
+};
+
+/* Where a value came from, for messages and the log. */
+enum config_source { CONFIG_FROM_DEFAULT, CONFIG_FROM_ENVIRONMENT, CONFIG_FROM_FLAG };
+
+struct config_backend {
+    const char *url;   /* As configured, less a trailing '/': log lines and metrics name it so. */
+    const char *model; /* "" where --static-models was not given. */
+};
+
+struct config_alias {
+    const char *name;
+    const char *model;
+};
+
+struct config_value;
+struct config_list;
+
+struct config {
+    struct mem *mem; /* Borrowed. Everything below that is owned is charged to it. */
+
+    const char *host;
+    uint16_t port;             /* 0: the kernel picks one. */
+    const char *routing_logic; /* Its name in the table, ... */
+    enum config_routing routing;
+    const char *log_level_name;
+    enum config_log_level log_level;
+
+    struct config_backend *backends;
+    size_t backend_count;
+    struct config_alias *aliases;
+    size_t alias_count;
+
+    uint32_t failover_attempts_max; /* Further attempts after the first. */
+    uint32_t thread_count;
+    uint64_t drain_timeout_ns;
+    uint64_t connect_timeout_ns;
+    uint64_t upstream_idle_timeout_ns;
+    uint64_t reload_timeout_ns;
+    uint64_t body_bytes_max;
+    uint64_t buffered_bytes_max; /* All request bodies together. */
+
+    bool store_enabled;
+    const char *store_path;
+    uint64_t store_bytes_max;
+    uint64_t checkpoint_interval_ns;
+
+    uint64_t memory_bytes;       /* Budget of the hot trie. */
+    uint64_t memory_limit_bytes; /* What applies to the process; 0: unknown. */
+    uint32_t chunk_size;
+    double eviction_threshold;
+    double target_utilization;
+    uint64_t kv_capacity_tokens; /* 0: off. */
+    uint64_t max_entry_age_ns;   /* 0: off. */
+
+    struct config_value *values; /* Owned: one per option, in the table's order. */
+    struct config_list *lists;   /* Owned: what backends and aliases point into. */
+};
+
+/* How variables are looked up; NULL: not set. main() passes getenv(). */
+typedef const char *config_lookup(void *user, const char *name);
+
+struct config_input {
+    int argc;
+    char *const *argv; /* argv[0] is skipped. */
+    config_lookup *lookup;
+    void *user;
+    const char *root; /* "" for the real machine: put before /proc and /sys. */
+    struct mem *mem;
+};
+
+/*
+ * Fills *out. `messages` gets lines for a human, each ended by '\n': with CONFIG_REFUSED what is
+ * wrong (all that was found), otherwise warnings and notes for the log, in that order (see
+ * config_message_next()). config_fini() is due in every case.
+ */
+enum config_action config_load(const struct config_input *input, struct config *out,
+                               struct buf *messages);
+void config_fini(struct config *config);
+
+/* Cuts the next line off *text (size *size); false at the end. Warnings start with "warning: ". */
+bool config_message_next(const char **text, size_t *size, const char **line, size_t *line_size);
+
+/* The text of --help, made from the table, at most 80 columns wide. False: no room. */
+bool config_help(struct buf *out);
+
+/* Effective values, one `name = value  (source)` line per option. False: no room. */
+bool config_describe(const struct config *config, struct buf *out);
+
+#endif
