@@ -20,6 +20,11 @@ struct route_fleet *route_fleet_new(struct mem *mem, uint64_t seed)
     return fleet;
 }
 
+static void numbers_free(struct mem *mem, struct route_numbers *list)
+{
+    mem_free(mem, list->numbers, list->capacity * sizeof *list->numbers);
+}
+
 void route_fleet_free(struct route_fleet *fleet)
 {
     if (fleet == NULL) {
@@ -131,11 +136,6 @@ static bool push(struct mem *mem, struct route_numbers *list, uint32_t number)
     }
     list->numbers[list->count++] = number;
     return true;
-}
-
-static void numbers_free(struct mem *mem, struct route_numbers *list)
-{
-    mem_free(mem, list->numbers, list->capacity * sizeof *list->numbers);
 }
 
 bool fleet_serves(const struct route_fleet *fleet, size_t endpoint, size_t model)
