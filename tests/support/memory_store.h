@@ -1,0 +1,22 @@
+/* A store in memory that plays the writer's and the reader's part towards the trie, one step at a
+ * time. */
+#ifndef HASHTRIE_TESTS_SUPPORT_MEMORY_STORE_H
+#define HASHTRIE_TESTS_SUPPORT_MEMORY_STORE_H
+
+#include "base/mem.h"
+#include "trie/trie.h"
+
+struct memory_store;
+
+struct memory_store *memory_store_new(struct hashtrie *trie, struct mem *mem);
+void memory_store_free(struct memory_store *store); /* Detaches; nothing may be in flight. */
+
+void memory_store_take(struct memory_store *store, size_t count_max);
+void memory_store_commit(struct memory_store *store, bool fail);
+/* Grafts along the key until the store knows no more. */
+void memory_store_reload(struct memory_store *store, const struct hashtrie_key *key);
+/* Chunks of the key that the store alone knows endpoint `id` to hold. */
+uint32_t memory_store_length(const struct memory_store *store, const struct hashtrie_key *key,
+                             uint32_t id);
+
+#endif
