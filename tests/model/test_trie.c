@@ -33,6 +33,7 @@ struct world {
     struct ledger_entry ledger[LEDGER_MAX];
     size_t ledger_count;
     uint64_t now_s;
+    uint32_t generation;
     size_t looks;
     size_t losses;           /* Looks that missed what was acknowledged. */
     uint32_t missed_percent; /* Requests whose reload came too late: routed on what is hot. */
@@ -147,8 +148,8 @@ static void forget_endpoint(struct world *world)
 {
     int endpoint = (int)random_below(&world->random, ENDPOINTS);
     char generation[] = "start-0000";
-    uint64_t value = random_next(&world->random);
-    for (int i = 6; i < 10; i++, value /= 10) {
+    uint32_t value = ++world->generation;
+    for (int i = 9; i > 5; i--, value /= 10) {
         generation[i] = (char)('0' + value % 10);
     }
     hashtrie_endpoint slot = world->slots[endpoint];
