@@ -1,0 +1,207 @@
+/* The text format: https://prometheus.io/docs/instrumenting/exposition_formats/ (0.0.4). */
+#include "metrics/text.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+
+enum { NUMBER_BYTES_MAX = 40, DIGITS_FEWEST = 15, DIGITS_EXACT = 17, UTF8_BYTES_MAX = 4 };
+
+static void put(struct metrics_writer *writer, const char *bytes, size_t size)
+{
+    if (!writer->failed && !buf_append(writer->out, bytes, size)) {
+        writer->failed = true;
+    }
+}
+
+static void put_text(struct metrics_writer *writer, const char *text)
+{
+    put(writer, text, strlen(text));
+}
+
+static bool is_name(const char *name, bool colon_allowed)
+{
+    if (*name == '\0' || (*name >= '0' && *name <= '9')) {
+        return false;
+    }
+    for (; *name != '\0'; name++) {
+        char byte = *name;
+        bool fine = (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') ||
+                    (byte >= '0' && byte <= '9') || byte == '_' || (byte == ':' && colon_allowed);
+        if (!fine) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Length of the UTF-8 sequence at `bytes`, 0 if it is none: overlong forms, surrogates and cut
+ * sequences are none. */
+static size_t utf8_length(const unsigned char *bytes, size_t size)
+{
+    unsigned char lead = bytes[0];
+    size_t length = lead < 0x80 ? 1 : lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+    if (length == 0 || lead > 0xf4 || length > size) {
+        return 0;
+    }
+    for (size_t i = 1; i < length; i++) {
+        if ((bytes[i] & 0xc0) != 0x80) {
+            return 0;
+        }
+    }
+    if ((lead == 0xe0 && bytes[1] < 0xa0) || (lead == 0xed && bytes[1] > 0x9f) ||
+        (lead == 0xf0 && bytes[1] < 0x90) || (lead == 0xf4 && bytes[1] > 0x8f)) {
+        return 0;
+    }
+    return length;
+}
+
+static void put_label_value(struct metrics_writer *writer, const char *value, size_t size)
+{
+    size_t at = 0;
+    while (at < size) {
+        size_t length = utf8_length((const unsigned char *)value + at, size - at);
+        if (length == 0) {
+            put_text(writer, "?");
+            at++;
+            continue;
+        }
+        switch (value[at]) {
+        case '\\':
+            put_text(writer, "\\\\");
+            break;
+        case '"':
+            put_text(writer, "\\\"");
+            break;
+        case '\n':
+            put_text(writer, "\\n");
+            break;
+        default:
+            put(writer, value + at, length);
+            break;
+        }
+        at += length;
+    }
+}
+
+void metrics_put_labels(struct metrics_writer *writer, const struct metrics_label *labels,
+                        const char *bound)
+{
+    size_t count = 0;
+    for (const struct metrics_label *label = labels; label != NULL && label->name != NULL;
+         label++) {
+        REQUIRE(count < METRICS_LABELS_MAX && is_name(label->name, false));
+        put_text(writer, count == 0 ? "{" : ",");
+        put_text(writer, label->name);
+        put_text(writer, "=\"");
+        size_t size = label->value_size != 0 ? label->value_size : strlen(label->value);
+        put_label_value(writer, label->value, size);
+        put_text(writer, "\"");
+        count++;
+    }
+    if (bound != NULL) {
+        put_text(writer, count == 0 ? "{le=\"" : ",le=\"");
+        put_text(writer, bound);
+        put_text(writer, "\"");
+        count++;
+    }
+    if (count > 0) {
+        put_text(writer, "}");
+    }
+}
+
+/* The shortest decimal form that reads back as the same number. */
+void metrics_format_number(double value, char *text, size_t size)
+{
+    if (isnan(value)) {
+        (void)snprintf(text, size, "NaN");
+        return;
+    }
+    if (isinf(value)) {
+        (void)snprintf(text, size, value > 0 ? "+Inf" : "-Inf");
+        return;
+    }
+    for (int digits = DIGITS_FEWEST; digits <= DIGITS_EXACT; digits++) {
+        (void)snprintf(text, size, "%.*g", digits, value);
+        if (strtod(text, NULL) == value) {
+            return;
+        }
+    }
+}
+
+void metrics_put_sample(struct metrics_writer *writer, const char *suffix,
+                        const struct metrics_label *labels, const char *bound, const char *number)
+{
+    REQUIRE(writer->family != NULL);
+    put_text(writer, writer->family);
+    put_text(writer, suffix);
+    metrics_put_labels(writer, labels, bound);
+    put_text(writer, " ");
+    put_text(writer, number);
+    put_text(writer, "\n");
+}
+
+void metrics_begin(struct metrics_writer *writer, struct buf *out)
+{
+    *writer = (struct metrics_writer){.out = out};
+}
+
+bool metrics_end(struct metrics_writer *writer)
+{
+    writer->family = NULL;
+    return !writer->failed;
+}
+
+void metrics_family(struct metrics_writer *writer, const char *name, enum metrics_kind kind,
+                    const char *help)
+{
+    static const char *const kinds[] = {"counter", "gauge", "histogram"};
+    REQUIRE(is_name(name, true));
+    REQUIRE(strpbrk(help, "\\\n") == NULL); /* Help texts are ours: none needs escaping. */
+    writer->family = name;
+    writer->kind = kind;
+    put_text(writer, "# HELP ");
+    put_text(writer, name);
+    put_text(writer, " ");
+    put_text(writer, help);
+    put_text(writer, "\n# TYPE ");
+    put_text(writer, name);
+    put_text(writer, " ");
+    put_text(writer, kinds[kind]);
+    put_text(writer, "\n");
+}
+
+void metrics_sample(struct metrics_writer *writer, double value, const struct metrics_label *labels)
+{
+    REQUIRE(writer->kind != METRICS_HISTOGRAM);
+    char number[NUMBER_BYTES_MAX];
+    metrics_format_number(value, number, sizeof number);
+    metrics_put_sample(writer, "", labels, NULL, number);
+}
+
+void metrics_sample_u64(struct metrics_writer *writer, uint64_t value,
+                        const struct metrics_label *labels)
+{
+    REQUIRE(writer->kind != METRICS_HISTOGRAM);
+    char number[NUMBER_BYTES_MAX];
+    (void)snprintf(number, sizeof number, "%" PRIu64, value);
+    metrics_put_sample(writer, "", labels, NULL, number);
+}
+
+void metrics_single(struct metrics_writer *writer, const char *name, enum metrics_kind kind,
+                    const char *help, double value)
+{
+    metrics_family(writer, name, kind, help);
+    metrics_sample(writer, value, METRICS_NO_LABELS);
+}
+
+void metrics_single_u64(struct metrics_writer *writer, const char *name, enum metrics_kind kind,
+                        const char *help, uint64_t value)
+{
+    metrics_family(writer, name, kind, help);
+    metrics_sample_u64(writer, value, METRICS_NO_LABELS);
+}

@@ -1,0 +1,16 @@
+/* Private to the room: pieces of the text format that the histogram's part shares. */
+#ifndef HASHTRIE_METRICS_TEXT_H
+#define HASHTRIE_METRICS_TEXT_H
+
+#include "metrics/metrics.h"
+
+/* `{a="b",le="bound"}`; nothing where there are no labels. `bound` may be NULL. */
+void metrics_put_labels(struct metrics_writer *writer, const struct metrics_label *labels,
+                        const char *bound);
+/* One line: family, suffix, labels, number. */
+void metrics_put_sample(struct metrics_writer *writer, const char *suffix,
+                        const struct metrics_label *labels, const char *bound, const char *number);
+/* `size` of 40 is enough for any double. */
+void metrics_format_number(double value, char *text, size_t size);
+
+#endif
