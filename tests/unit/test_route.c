@@ -1,0 +1,245 @@
+#include "route/route.h"
+#include "support/test.h"
+
+enum { CHUNK = 128, ENDPOINTS = 4 };
+
+struct fixture {
+    struct mem mem;
+    struct route_fleet *fleet;
+};
+
+static int setup(void **state)
+{
+    static struct fixture fixture;
+    mem_init(&fixture.mem, SIZE_MAX);
+    fixture.fleet = route_fleet_new(&fixture.mem, 7);
+    assert_non_null(fixture.fleet);
+    const char *const urls[ENDPOINTS] = {"http://a", "http://b", "http://c", "http://d"};
+    for (int i = 0; i < ENDPOINTS; i++) {
+        assert_int_equal(route_endpoint_add(fixture.fleet, urls[i]), i);
+        assert_true(route_endpoint_serves(fixture.fleet, (size_t)i, "m"));
+    }
+    assert_true(route_endpoint_serves(fixture.fleet, 3, "other"));
+    assert_true(route_endpoint_serves(fixture.fleet, 3, "other"));
+    *state = &fixture;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *fixture = *state;
+    route_fleet_free(fixture->fleet);
+    mem_fini(&fixture->mem);
+    return 0;
+}
+
+static struct route_query query(uint64_t prompt_bytes)
+{
+    return (struct route_query){.policy = ROUTE_PREFIXAWARE,
+                                .model = 0,
+                                .has_prompt = true,
+                                .prompt_bytes = prompt_bytes,
+                                .chunk_bytes = CHUNK};
+}
+
+static struct route_choice pick(struct fixture *fixture, const struct route_query *asked)
+{
+    struct route_choice choice;
+    assert_true(route_pick(fixture->fleet, asked, &choice));
+    return choice;
+}
+
+/* On an idle fleet one matching chunk decides. */
+static void one_chunk_decides_when_idle(void **state)
+{
+    struct fixture *fixture = *state;
+    struct route_holder holders[] = {{.endpoint = 2, .bytes = CHUNK}};
+    struct route_query asked = query(10 * CHUNK);
+    asked.holders = holders;
+    asked.holder_count = 1;
+    for (int i = 0; i < 100; i++) {
+        struct route_choice choice = pick(fixture, &asked);
+        assert_int_equal(choice.endpoint, 2);
+        assert_int_equal(choice.outcome, ROUTE_HOLDER);
+        assert_int_equal(choice.held_bytes, CHUNK);
+        assert_int_equal(choice.uncached_bytes, 9 * CHUNK);
+    }
+}
+
+static void load_outweighs_a_short_match(void **state)
+{
+    struct fixture *fixture = *state;
+    struct route_holder holders[] = {{.endpoint = 2, .bytes = CHUNK}};
+    struct route_query asked = query(10 * CHUNK);
+    asked.holders = holders;
+    asked.holder_count = 1;
+    route_request_sent(fixture->fleet, 2, 1000);
+    struct route_choice choice = pick(fixture, &asked);
+    assert_int_not_equal(choice.endpoint, 2);
+    assert_int_equal(choice.outcome, ROUTE_SPREAD);
+    assert_int_equal(choice.held_bytes, 0);
+    route_request_prefilled(fixture->fleet, 2, 1000);
+    route_request_ended(fixture->fleet, 2);
+    assert_int_equal(pick(fixture, &asked).endpoint, 2);
+}
+
+/* The rule of the header, to the byte: a holder wins as long as 4 x what it saves is more than its
+ * load. */
+static void the_price_is_as_written(void **state)
+{
+    struct fixture *fixture = *state;
+    const uint64_t held = 100 * CHUNK; /* Saves 4 x 12,800 = 51,200. */
+    struct route_holder holders[] = {{.endpoint = 1, .bytes = held}};
+    struct route_query asked = query(200 * CHUNK);
+    asked.holders = holders;
+    asked.holder_count = 1;
+    route_request_sent(fixture->fleet, 1,
+                       51200 - 12000 - 1); /* One request in flight costs 12,000. */
+    assert_int_equal(pick(fixture, &asked).endpoint, 1);
+    route_request_sent(fixture->fleet, 1, 2);
+    assert_int_not_equal(pick(fixture, &asked).endpoint, 1);
+}
+
+static void a_shorter_holder_may_win(void **state)
+{
+    struct fixture *fixture = *state;
+    struct route_holder holders[] = {{.endpoint = 0, .bytes = 900 * CHUNK},
+                                     {.endpoint = 1, .bytes = 800 * CHUNK}};
+    struct route_query asked = query(1000 * CHUNK);
+    asked.holders = holders;
+    asked.holder_count = 2;
+    route_request_sent(fixture->fleet, 0, 100000);
+    struct route_choice choice = pick(fixture, &asked);
+    assert_int_equal(choice.endpoint, 1);
+    assert_int_equal(choice.outcome, ROUTE_SHORTER);
+}
+
+static void ties_are_broken_at_random(void **state)
+{
+    struct fixture *fixture = *state;
+    int seen[ENDPOINTS] = {0};
+    struct route_query asked = query(10 * CHUNK);
+    for (int i = 0; i < 4000; i++) {
+        struct route_choice choice = pick(fixture, &asked);
+        assert_int_equal(choice.outcome, ROUTE_NO_HOLDER);
+        seen[choice.endpoint]++;
+    }
+    for (int i = 0; i < ENDPOINTS; i++) {
+        assert_in_range(seen[i], 800, 1200);
+    }
+}
+
+static void what_all_hold_decides_nothing(void **state)
+{
+    struct fixture *fixture = *state;
+    struct route_query asked = query(10 * CHUNK);
+    asked.all_held_bytes = 8 * CHUNK;
+    route_request_sent(fixture->fleet, 0, 0);
+    struct route_choice choice = pick(fixture, &asked);
+    assert_int_not_equal(choice.endpoint, 0);
+    assert_int_equal(choice.outcome, ROUTE_HOLDER);
+    assert_int_equal(choice.uncached_bytes, 2 * CHUNK);
+}
+
+static void down_excluded_and_others_models_are_no_candidates(void **state)
+{
+    struct fixture *fixture = *state;
+    struct route_holder holders[] = {{.endpoint = 0, .bytes = 5 * CHUNK},
+                                     {.endpoint = 99, .bytes = 5 * CHUNK}};
+    uint32_t excluded[] = {1};
+    struct route_query asked = query(10 * CHUNK);
+    asked.holders = holders;
+    asked.holder_count = 2;
+    asked.excluded = excluded;
+    asked.excluded_count = 1;
+    route_endpoint_set_up(fixture->fleet, 0, false);
+    route_endpoint_set_up(fixture->fleet, 2, false);
+    for (int i = 0; i < 20; i++) {
+        assert_int_equal(pick(fixture, &asked).endpoint, 3);
+    }
+    route_endpoint_set_up(fixture->fleet, 3, false);
+    struct route_choice choice;
+    assert_false(route_pick(fixture->fleet, &asked, &choice));
+    asked.policy = ROUTE_ROUNDROBIN;
+    assert_false(route_pick(fixture->fleet, &asked, &choice));
+    route_endpoint_set_up(fixture->fleet, 0, true);
+    int other = route_model_find(fixture->fleet, "other", 5);
+    assert_true(other > 0);
+    asked.model = (size_t)other; /* Only endpoint 3 serves it, and that is down. */
+    assert_false(route_pick(fixture->fleet, &asked, &choice));
+    assert_int_equal(route_model_find(fixture->fleet, "oth", 3), -1);
+}
+
+static void roundrobin_rotates_evenly(void **state)
+{
+    struct fixture *fixture = *state;
+    struct route_query asked = query(CHUNK);
+    asked.policy = ROUTE_ROUNDROBIN;
+    size_t last = ENDPOINTS;
+    int seen[ENDPOINTS] = {0};
+    for (int i = 0; i < 40; i++) {
+        struct route_choice choice = pick(fixture, &asked);
+        assert_int_not_equal(choice.endpoint, last);
+        assert_int_equal(choice.outcome, ROUTE_ROTATED);
+        last = choice.endpoint;
+        seen[last]++;
+    }
+    for (int i = 0; i < ENDPOINTS; i++) {
+        assert_int_equal(seen[i], 10);
+    }
+}
+
+static void prefill_time_is_learned(void **state)
+{
+    struct fixture *fixture = *state;
+    assert_int_equal(route_prefill_ns(fixture->fleet, 0), 0);
+    route_request_sent(fixture->fleet, 0, 1000);
+    assert_int_equal(route_prefill_ns(fixture->fleet, 0), 0); /* Nothing learned yet. */
+    route_learn_prefill(fixture->fleet, 0, 1000, 5000);
+    assert_int_equal(route_prefill_ns(fixture->fleet, 0), 5000);
+    for (int i = 0; i < 100; i++) {
+        route_learn_prefill(fixture->fleet, 0, 1000, 10000);
+    }
+    assert_in_range(route_prefill_ns(fixture->fleet, 0), 9900, 10000);
+    assert_int_equal(route_endpoint_load(fixture->fleet, 0).in_prefill, 1);
+}
+
+static void out_of_memory_is_told(void **state)
+{
+    (void)state;
+    for (uint64_t n = 0; n < 1000; n++) {
+        struct mem mem;
+        mem_init(&mem, SIZE_MAX);
+        mem.fail_after = n;
+        mem.fail_count = 1;
+        struct route_fleet *fleet = route_fleet_new(&mem, 1);
+        bool complete = fleet != NULL && route_endpoint_add(fleet, "http://a") == 0 &&
+                        route_endpoint_serves(fleet, 0, "m") &&
+                        route_endpoint_serves(fleet, 0, "n");
+        route_fleet_free(fleet);
+        mem_fini(&mem);
+        if (complete) {
+            assert_true(n > 5);
+            return;
+        }
+    }
+    fail_msg("never succeeds");
+}
+
+int main(void)
+{
+#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        CASE(one_chunk_decides_when_idle),
+        CASE(load_outweighs_a_short_match),
+        CASE(the_price_is_as_written),
+        CASE(a_shorter_holder_may_win),
+        CASE(ties_are_broken_at_random),
+        CASE(what_all_hold_decides_nothing),
+        CASE(down_excluded_and_others_models_are_no_candidates),
+        CASE(roundrobin_rotates_evenly),
+        CASE(prefill_time_is_learned),
+        cmocka_unit_test(out_of_memory_is_told),
+    };
+    return cmocka_run_group_tests_name("route", tests, NULL, NULL);
+}

@@ -1,0 +1,231 @@
+#include <string.h>
+
+#include "support/keys.h"
+#include "support/test.h"
+#include "trie/trie.h"
+
+enum { NOW_S = 1700000000 };
+
+struct fixture {
+    struct hashtrie *trie;
+    struct test_key key;
+};
+
+static int setup_with(void **state, uint32_t max_entry_age_s)
+{
+    static struct fixture fixture;
+    struct hashtrie_options options = hashtrie_options_default((size_t)8 << 20);
+    options.max_entry_age_s = max_entry_age_s;
+    assert_int_equal(hashtrie_new(&options, &fixture.trie), HASHTRIE_OK);
+    fixture.key = (struct test_key){.namespace_hash = 42};
+    for (uint64_t i = 0; i < 20; i++) {
+        test_key_push(&fixture.key, i);
+    }
+    *state = &fixture;
+    return 0;
+}
+
+static int setup(void **state)
+{
+    return setup_with(state, 0);
+}
+
+static int setup_ageing(void **state)
+{
+    return setup_with(state, 3600);
+}
+
+static int teardown(void **state)
+{
+    struct fixture *fixture = *state;
+    const char *breach = NULL;
+    assert_int_equal(hashtrie_check(fixture->trie, &breach), HASHTRIE_OK);
+    hashtrie_free(fixture->trie);
+    return 0;
+}
+
+static hashtrie_endpoint add(struct fixture *fixture, const char *name)
+{
+    hashtrie_endpoint endpoint = 0;
+    assert_int_equal(hashtrie_endpoint_add(fixture->trie, name, "model", &endpoint), HASHTRIE_OK);
+    return endpoint;
+}
+
+static void insert(struct fixture *fixture, hashtrie_endpoint endpoint, size_t count,
+                   uint64_t now_s)
+{
+    struct hashtrie_key key = test_key_view(&fixture->key);
+    key.count = count;
+    assert_int_equal(hashtrie_insert(fixture->trie, &key, endpoint, now_s), HASHTRIE_OK);
+}
+
+static struct hashtrie_match match(struct fixture *fixture, uint64_t now_s)
+{
+    struct hashtrie_key key = test_key_view(&fixture->key);
+    struct hashtrie_match out;
+    hashtrie_match(fixture->trie, &key, now_s, &out);
+    return out;
+}
+
+static void same_name_is_same_endpoint(void **state)
+{
+    struct fixture *fixture = *state;
+    assert_int_equal(add(fixture, "http://a"), add(fixture, "http://a"));
+    assert_int_not_equal(add(fixture, "http://a"), add(fixture, "http://b"));
+    hashtrie_endpoint out;
+    assert_int_equal(hashtrie_endpoint_add(fixture->trie, "", "m", &out), HASHTRIE_EINVAL);
+}
+
+static void holders_come_deepest_first(void **state)
+{
+    struct fixture *fixture = *state;
+    hashtrie_endpoint a = add(fixture, "http://a");
+    hashtrie_endpoint b = add(fixture, "http://b");
+    insert(fixture, a, 5, NOW_S);
+    insert(fixture, b, 12, NOW_S);
+    struct hashtrie_match out = match(fixture, NOW_S);
+    assert_int_equal(out.chunk_count, 12);
+    assert_int_equal(out.holder_count, 2);
+    assert_int_equal(out.holders[0].endpoint, b);
+    assert_int_equal(out.holders[0].chunk_count, 12);
+    assert_int_equal(out.holders[1].endpoint, a);
+    assert_int_equal(out.holders[1].chunk_count, 5);
+}
+
+static void removed_holds_nothing_and_neither_does_its_successor(void **state)
+{
+    struct fixture *fixture = *state;
+    hashtrie_endpoint a = add(fixture, "http://a");
+    insert(fixture, a, 20, NOW_S);
+    hashtrie_endpoint_remove(fixture->trie, a);
+    assert_int_equal(match(fixture, NOW_S).holder_count, 0);
+    assert_int_equal(match(fixture, NOW_S).chunk_count, 20);
+    hashtrie_endpoint successor = add(fixture, "http://b");
+    assert_int_equal(successor, a); /* The number is given out again. */
+    assert_int_equal(match(fixture, NOW_S).holder_count, 0);
+    insert(fixture, successor, 3, NOW_S);
+    assert_int_equal(match(fixture, NOW_S).holders[0].chunk_count, 3);
+}
+
+static void a_restarted_engine_holds_nothing(void **state)
+{
+    struct fixture *fixture = *state;
+    hashtrie_endpoint a = add(fixture, "http://a");
+    insert(fixture, a, 20, NOW_S);
+    assert_int_equal(hashtrie_endpoint_set_generation(fixture->trie, a, "1"), HASHTRIE_OK);
+    assert_int_equal(match(fixture, NOW_S).holder_count,
+                     1); /* The first one told changes nothing. */
+    assert_int_equal(hashtrie_endpoint_set_generation(fixture->trie, a, "1"), HASHTRIE_OK);
+    assert_int_equal(match(fixture, NOW_S).holder_count, 1);
+    assert_int_equal(hashtrie_endpoint_set_generation(fixture->trie, a, "2"), HASHTRIE_OK);
+    assert_int_equal(match(fixture, NOW_S).holder_count, 0);
+}
+
+static void capacity_ages_what_the_engine_must_have_evicted(void **state)
+{
+    struct fixture *fixture = *state;
+    hashtrie_endpoint a = add(fixture, "http://a");
+    hashtrie_endpoint_set_capacity(fixture->trie, a, 10 * 1024);
+    insert(fixture, a, 20, NOW_S); /* 2,560 bytes. */
+    struct test_key other = {.namespace_hash = 43};
+    for (uint64_t i = 0; i < 80; i++) {
+        test_key_push(&other, i);
+    }
+    struct hashtrie_key key = test_key_view(&other);
+    assert_int_equal(hashtrie_insert(fixture->trie, &key, a, NOW_S),
+                     HASHTRIE_OK); /* 10 KiB: still there. */
+    assert_int_equal(match(fixture, NOW_S).holder_count, 1);
+    assert_int_equal(hashtrie_insert(fixture->trie, &key, a, NOW_S),
+                     HASHTRIE_OK); /* Cached: costs nothing. */
+    assert_int_equal(match(fixture, NOW_S).holder_count, 1);
+    other.namespace_hash = 44;
+    key.namespace_hash = 44;
+    assert_int_equal(hashtrie_insert(fixture->trie, &key, a, NOW_S), HASHTRIE_OK);
+    assert_int_equal(match(fixture, NOW_S).holder_count, 0);
+    hashtrie_endpoint_set_capacity(fixture->trie, a, 0); /* Unknown: nothing ages. */
+    assert_int_equal(match(fixture, NOW_S).holder_count, 1);
+}
+
+static void entries_age_by_time(void **state)
+{
+    struct fixture *fixture = *state;
+    hashtrie_endpoint a = add(fixture, "http://a");
+    insert(fixture, a, 20, NOW_S);
+    assert_int_equal(match(fixture, NOW_S + 3600).holder_count, 1);
+    assert_int_equal(match(fixture, NOW_S + 3600 + 120).holder_count, 0);
+    assert_int_equal(match(fixture, NOW_S).holder_count, 0); /* Time never steps back. */
+    insert(fixture, a, 4, NOW_S + 3600 + 120);
+    assert_int_equal(match(fixture, NOW_S).holders[0].chunk_count, 4);
+}
+
+static void too_many_holders_count_as_all(void **state)
+{
+    struct fixture *fixture = *state;
+    for (int i = 0; i < 70; i++) {
+        char name[] = "http://00";
+        name[7] = (char)('0' + i / 10);
+        name[8] = (char)('0' + i % 10);
+        hashtrie_endpoint endpoint = add(fixture, name);
+        insert(fixture, endpoint, i == 69 ? 20 : 10, NOW_S);
+        struct hashtrie_match out = match(fixture, NOW_S);
+        size_t named = (size_t)i + 1;
+        if (i < 64) {
+            assert_int_equal(out.holder_count, named);
+            assert_int_equal(out.all_chunk_count, 0);
+        } else {
+            assert_int_equal(out.all_chunk_count, 10);
+        }
+    }
+    struct hashtrie_match out = match(fixture, NOW_S);
+    assert_int_equal(out.holder_count, 1); /* The one that holds more is still named. */
+    assert_int_equal(out.holders[0].chunk_count, 20);
+}
+
+static void gone_holders_make_room(void **state)
+{
+    struct fixture *fixture = *state;
+    for (int i = 0; i < 200; i++) {
+        hashtrie_endpoint endpoint = add(fixture, "http://short-lived");
+        insert(fixture, endpoint, 20, NOW_S);
+        assert_int_equal(match(fixture, NOW_S).holder_count, 1);
+        hashtrie_endpoint_remove(fixture->trie, endpoint);
+        endpoint = add(fixture, "http://x");
+        hashtrie_endpoint_remove(fixture->trie, endpoint);
+    }
+    assert_int_equal(match(fixture, NOW_S).all_chunk_count, 0);
+}
+
+static void bad_arguments_are_told(void **state)
+{
+    struct fixture *fixture = *state;
+    struct hashtrie_key key = test_key_view(&fixture->key);
+    assert_int_equal(hashtrie_insert(fixture->trie, &key, 7, NOW_S), HASHTRIE_EINVAL);
+    struct hashtrie *trie = NULL;
+    struct hashtrie_options options = hashtrie_options_default(HASHTRIE_BUDGET_MIN - 1);
+    assert_int_equal(hashtrie_new(&options, &trie), HASHTRIE_EINVAL);
+    options = hashtrie_options_default(HASHTRIE_BUDGET_MIN);
+    options.chunk_size = 100;
+    assert_int_equal(hashtrie_new(&options, &trie), HASHTRIE_EINVAL);
+    options = hashtrie_options_default(HASHTRIE_BUDGET_MIN);
+    options.target = 0.95;
+    assert_int_equal(hashtrie_new(&options, &trie), HASHTRIE_EINVAL);
+    assert_null(trie);
+    assert_string_equal(hashtrie_strerror(HASHTRIE_EINVAL), "invalid argument");
+}
+
+int main(void)
+{
+#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        CASE(same_name_is_same_endpoint),
+        CASE(holders_come_deepest_first),
+        CASE(removed_holds_nothing_and_neither_does_its_successor),
+        CASE(a_restarted_engine_holds_nothing),
+        CASE(capacity_ages_what_the_engine_must_have_evicted),
+        cmocka_unit_test_setup_teardown(entries_age_by_time, setup_ageing, teardown),
+        CASE(too_many_holders_count_as_all),
+        CASE(gone_holders_make_room),
+        CASE(bad_arguments_are_told),
+    };
+    return cmocka_run_group_tests_name("trie endpoints", tests, NULL, NULL);
+}
