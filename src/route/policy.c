@@ -74,8 +74,8 @@ static struct best least_loaded(struct route_fleet *fleet, const struct route_qu
 static bool is_candidate(const struct route_fleet *fleet, const struct route_query *query,
                          size_t endpoint)
 {
-    return fleet->load_cost[endpoint] != FLEET_DOWN &&
-           fleet_serves(fleet, endpoint, query->model) && !is_excluded(query, endpoint);
+    return fleet_serves(fleet, endpoint, query->model) &&
+           fleet->load_cost[endpoint] != FLEET_DOWN && !is_excluded(query, endpoint);
 }
 
 /* What the endpoint chosen holds, and the most that any candidate holds. */
