@@ -1,0 +1,328 @@
+/*
+ * Loading: flags, then variables, then defaults become one text per option; then each text is read
+ * into its field by the table; then what depends on the machine or on other options is filled in.
+ */
+#include "config/config.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "config/machine.h"
+#include "config/options.h"
+
+enum { ERRORS_BYTES_MAX = 64 * 1024, LINE_BYTES_MAX = 1024, SHARE_OF_LIMIT = 4 };
+
+#define MIB                UINT64_C(1048576)
+#define BUDGET_DEFAULT_MAX (2048 * MIB) /* Plenty: 480 million chunks. */
+#define MEMORY_ASSUMED     (1024 * MIB) /* Where no limit can be read. */
+#define PROCESS_BYTES      (32 * MIB)   /* Code, stacks, connection buffers of a quiet router. */
+
+/* ---- Messages ---- */
+
+/* A message is one line for a terminal and a log: control characters, which may come from a value,
+ * become '?'. */
+static bool append_line(struct buf *out, const char *prefix, const char *format, va_list arguments)
+{
+    char line[LINE_BYTES_MAX];
+    int length = vsnprintf(line, sizeof line, format, arguments);
+    CHECK(length >= 0);
+    for (char *at = line; *at != '\0'; at++) {
+        if ((unsigned char)*at < ' ' || *at == 0x7f) {
+            *at = '?';
+        }
+    }
+    return buf_reserve(out, strlen(prefix) + strlen(line) + 1) && buf_append_text(out, prefix) &&
+           buf_append_text(out, line) && buf_append(out, "\n", 1);
+}
+
+void loader_error(struct loader *loader, const char *format, ...)
+{
+    loader->failed = true;
+    va_list arguments;
+    va_start(arguments, format);
+    (void)append_line(&loader->errors, "", format, arguments); /* Full: earlier ones are there. */
+    va_end(arguments);
+}
+
+void loader_warn(struct loader *loader, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    (void)append_line(loader->messages, "warning: ", format, arguments); /* As above. */
+    va_end(arguments);
+}
+
+__attribute__((format(printf, 2, 3))) static void loader_note(struct loader *loader,
+                                                              const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    (void)append_line(loader->messages, "", format, arguments); /* As above. */
+    va_end(arguments);
+}
+
+bool config_message_next(const char **text, size_t *size, const char **line, size_t *line_size)
+{
+    if (*size == 0) {
+        return false;
+    }
+    const char *end = memchr(*text, '\n', *size);
+    *line = *text;
+    *line_size = end != NULL ? (size_t)(end - *text) : *size;
+    size_t taken = end != NULL ? *line_size + 1 : *size;
+    *text += taken;
+    *size -= taken;
+    return true;
+}
+
+/* ---- Values ---- */
+
+void loader_set(struct loader *loader, enum option_id id, const char *text,
+                enum config_source source)
+{
+    struct config_value *value = &loader->config->values[id];
+    struct mem *mem = loader->config->mem;
+    size_t size = strlen(text);
+    char *copy = mem_strndup(mem, text, size);
+    if (copy == NULL) {
+        loader_error(loader, "out of memory");
+        return;
+    }
+    mem_free(mem, value->text, value->bytes);
+    *value = (struct config_value){.text = copy, .bytes = size + 1, .source = source};
+}
+
+/* systemd may give several folders, parted by colons: the first one is taken. */
+static void set_state_directory(struct loader *loader, const char *text)
+{
+    char first[CONFIG_TEXT_BYTES_MAX];
+    size_t size = strcspn(text, ":");
+    if (size >= sizeof first) {
+        loader_error(loader, "STATE_DIRECTORY is longer than %d bytes", CONFIG_TEXT_BYTES_MAX);
+        return;
+    }
+    memcpy(first, text, size);
+    first[size] = '\0';
+    loader_set(loader, OPTION_STORE_PATH, first, CONFIG_FROM_ENVIRONMENT);
+}
+
+static void read_variables_and_defaults(struct loader *loader)
+{
+    for (size_t i = 0; i < OPTION_ID_COUNT; i++) {
+        enum option_id id = (enum option_id)i;
+        if (loader->config->values[i].text != NULL) {
+            continue; /* A flag. */
+        }
+        const char *text = NULL;
+        if (options[i].variable != NULL && loader->input->lookup != NULL) {
+            text = loader->input->lookup(loader->input->user, options[i].variable);
+        }
+        if (text != NULL && *text != '\0') {
+            if (id == OPTION_STORE_PATH) {
+                set_state_directory(loader, text);
+            } else {
+                loader_set(loader, id, text, CONFIG_FROM_ENVIRONMENT);
+            }
+        } else if (options[i].fallback != NULL) {
+            loader_set(loader, id, options[i].fallback, CONFIG_FROM_DEFAULT);
+        }
+    }
+}
+
+/* "--port: "99999" is not accepted: a whole number from 0 to 65535 is needed (default: 8001)" */
+static void refuse_value(struct loader *loader, const struct option *option,
+                         const struct config_value *value)
+{
+    bool from_variable = value->source == CONFIG_FROM_ENVIRONMENT;
+    struct buf range;
+    buf_init(&range, loader->config->mem, LINE_BYTES_MAX);
+    bool done = false;
+    if (from_variable && option->variable_unit != 0) {
+        done = buf_printf(&range, "a number of GiB from %g to %g",
+                          (double)option->min / (double)option->variable_unit,
+                          (double)option->max / (double)option->variable_unit);
+    } else {
+        done = option_write_range(option, &range);
+    }
+    loader_error(loader, "%s: \"%.200s\" is not accepted: %.*s is needed (default: %s)",
+                 from_variable ? option->variable : option_name(option), value->text,
+                 done ? (int)range.size : 0, done ? range.data : "", option_default(option));
+    buf_fini(&range);
+}
+
+static void store_values(struct loader *loader)
+{
+    for (size_t i = 0; i < OPTION_ID_COUNT; i++) {
+        const struct config_value *value = &loader->config->values[i];
+        if (value->text == NULL) {
+            continue;
+        }
+        bool from_variable = value->source == CONFIG_FROM_ENVIRONMENT;
+        if (!option_store(&options[i], value->text, from_variable, loader->config)) {
+            refuse_value(loader, &options[i], value);
+        }
+    }
+}
+
+/* ---- What depends on the machine or on other options ---- */
+
+static void set_computed_size(struct loader *loader, enum option_id id, uint64_t bytes)
+{
+    uint64_t value = bytes < options[id].min ? options[id].min : bytes;
+    value = value > options[id].max ? options[id].max : value;
+    value -= value % MIB; /* Whole MiB read better in the log. */
+    struct buf text;
+    buf_init(&text, loader->config->mem, LINE_BYTES_MAX);
+    if (value_write_size(&text, value) && buf_append(&text, "", 1)) {
+        loader_set(loader, id, text.data, CONFIG_FROM_DEFAULT);
+    } else {
+        loader_error(loader, "out of memory");
+    }
+    buf_fini(&text);
+}
+
+static void compute_defaults(struct loader *loader)
+{
+    struct config *config = loader->config;
+    config->memory_limit_bytes = machine_memory_limit(loader->input->root);
+    uint64_t limit = config->memory_limit_bytes != 0 ? config->memory_limit_bytes : MEMORY_ASSUMED;
+    if (config->values[OPTION_MAX_MEMORY].text == NULL) {
+        uint64_t share = limit / SHARE_OF_LIMIT;
+        set_computed_size(loader, OPTION_MAX_MEMORY,
+                          share < BUDGET_DEFAULT_MAX ? share : BUDGET_DEFAULT_MAX);
+    }
+    if (config->values[OPTION_MAX_BUFFERED_BYTES].text == NULL) {
+        set_computed_size(loader, OPTION_MAX_BUFFERED_BYTES, limit / SHARE_OF_LIMIT);
+    }
+    if (config->values[OPTION_THREADS].text == NULL) {
+        uint32_t cpus = machine_cpu_limit(loader->input->root, machine_cpu_affinity());
+        cpus = cpus > options[OPTION_THREADS].max ? (uint32_t)options[OPTION_THREADS].max : cpus;
+        char text[16];
+        (void)snprintf(text, sizeof text, "%" PRIu32, cpus);
+        loader_set(loader, OPTION_THREADS, text, CONFIG_FROM_DEFAULT);
+    }
+}
+
+static void compare_with_memory_limit(struct loader *loader)
+{
+    const struct config *config = loader->config;
+    uint64_t limit = config->memory_limit_bytes;
+    if (limit == 0) {
+        loader_warn(loader, "the memory limit of this process could not be read; defaults assume "
+                            "1GiB");
+        return;
+    }
+    uint64_t needed = config->memory_bytes + config->buffered_bytes_max + PROCESS_BYTES;
+    if (needed > limit) {
+        loader_warn(loader,
+                    "--max-memory (%" PRIu64 " MiB) and --max-buffered-bytes (%" PRIu64
+                    " MiB) with %" PRIu64 " MiB for the process itself do not fit under the "
+                    "memory limit of %" PRIu64 " MiB: the process may be killed",
+                    config->memory_bytes / MIB, config->buffered_bytes_max / MIB,
+                    PROCESS_BYTES / MIB, limit / MIB);
+    }
+}
+
+static void check_together(struct loader *loader)
+{
+    const struct config *config = loader->config;
+    if (config->target_utilization > config->eviction_threshold) {
+        loader_error(loader,
+                     "HASHTRIE_TARGET_UTILIZATION: \"%s\" is not accepted: a number from 0.01 up "
+                     "to HASHTRIE_EVICTION_THRESHOLD (%s) is needed (default: %s)",
+                     config->values[OPTION_TARGET_UTILIZATION].text,
+                     config->values[OPTION_EVICTION_THRESHOLD].text,
+                     option_default(&options[OPTION_TARGET_UTILIZATION]));
+    }
+    const struct config_value *batch = &config->values[OPTION_CHECK_BATCH_SIZE];
+    if (batch->source == CONFIG_FROM_ENVIRONMENT) {
+        loader_note(loader,
+                    "MEMORY_CHECK_REQUEST_BATCH_SIZE=%s has no effect: memory is counted exactly "
+                    "at every request",
+                    batch->text);
+    }
+    compare_with_memory_limit(loader);
+}
+
+static void translate_choices(struct config *config)
+{
+    const struct option *levels = &options[OPTION_LOG_LEVEL];
+    for (size_t i = 0; i < OPTION_CHOICES_MAX && levels->choices[i] != NULL; i++) {
+        if (strcmp(config->log_level_name, levels->choices[i]) == 0) {
+            config->log_level = (enum config_log_level)i;
+        }
+    }
+    config->routing =
+        strcmp(config->routing_logic, "roundrobin") == 0 ? CONFIG_ROUNDROBIN : CONFIG_PREFIXAWARE;
+}
+
+/* ---- The whole ---- */
+
+static bool allocate(struct config *config)
+{
+    config->values = mem_alloc_zero(config->mem, OPTION_ID_COUNT * sizeof *config->values);
+    config->lists = mem_alloc_zero(config->mem, LIST_COUNT * sizeof *config->lists);
+    return config->values != NULL && config->lists != NULL;
+}
+
+static void load_values(struct loader *loader)
+{
+    read_variables_and_defaults(loader);
+    compute_defaults(loader);
+    store_values(loader);
+    lists_read(loader);
+    if (!loader->failed) {
+        loader->config->store_enabled = !loader->switches[OPTION_NO_STORE];
+        translate_choices(loader->config);
+        check_together(loader);
+    }
+}
+
+enum config_action config_load(const struct config_input *input, struct config *out,
+                               struct buf *messages)
+{
+    REQUIRE(input->argc >= 0 && input->mem != NULL && input->root != NULL);
+    *out = (struct config){.mem = input->mem};
+    struct loader loader = {.input = input, .config = out, .messages = messages};
+    buf_init(&loader.errors, input->mem, ERRORS_BYTES_MAX);
+    if (!allocate(out)) {
+        (void)buf_append_text(messages, "out of memory\n"); /* No room: the status tells. */
+        return CONFIG_REFUSED;
+    }
+    flags_read(&loader);
+    enum config_action action = CONFIG_RUN;
+    if (loader.switches[OPTION_HELP]) {
+        action = CONFIG_HELP;
+    } else if (loader.switches[OPTION_VERSION]) {
+        action = CONFIG_VERSION;
+    } else {
+        load_values(&loader);
+        if (loader.failed) {
+            action = CONFIG_REFUSED;
+            messages->size = 0; /* Errors alone: warnings would bury them. */
+            (void)buf_append(messages, loader.errors.data, loader.errors.size); /* As above. */
+        } else if (loader.switches[OPTION_CHECK_CONFIG]) {
+            action = CONFIG_CHECK;
+        }
+    }
+    buf_fini(&loader.errors);
+    return action;
+}
+
+void config_fini(struct config *config)
+{
+    struct mem *mem = config->mem;
+    for (size_t i = 0; config->values != NULL && i < OPTION_ID_COUNT; i++) {
+        mem_free(mem, config->values[i].text, config->values[i].bytes);
+    }
+    for (size_t i = 0; config->lists != NULL && i < LIST_COUNT; i++) {
+        mem_free(mem, config->lists[i].text, config->lists[i].bytes);
+    }
+    mem_free(mem, config->values, OPTION_ID_COUNT * sizeof *config->values);
+    mem_free(mem, config->lists, LIST_COUNT * sizeof *config->lists);
+    mem_free(mem, config->backends, config->backend_count * sizeof *config->backends);
+    mem_free(mem, config->aliases, config->alias_count * sizeof *config->aliases);
+    *config = (struct config){.mem = mem};
+}

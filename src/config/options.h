@@ -1,0 +1,138 @@
+/* Private to the room: the table of options, and how values are read and written. */
+#ifndef HASHTRIE_CONFIG_OPTIONS_H
+#define HASHTRIE_CONFIG_OPTIONS_H
+
+#include "config/config.h"
+
+enum option_kind {
+    OPTION_SWITCH,   /* No value; sets a bool (of the loader) to true. */
+    OPTION_TEXT,     /* Any text that is not empty. Field: const char *. */
+    OPTION_CHOICE,   /* One of `choices`. Field: const char *, the choice as in the table. */
+    OPTION_COUNT,    /* A whole number. Field: see `width`. */
+    OPTION_SIZE,     /* Bytes. Field: uint64_t. */
+    OPTION_DURATION, /* Field: uint64_t, nanoseconds. */
+    OPTION_SHARE,    /* A decimal fraction; min and max in thousandths. Field: double. */
+    OPTION_LIST,     /* A comma list, taken apart by lists.c. No field. */
+};
+
+/* Order of the table, and index into config.values. */
+enum option_id {
+    OPTION_HELP,
+    OPTION_VERSION,
+    OPTION_CHECK_CONFIG,
+    OPTION_HOST,
+    OPTION_PORT,
+    OPTION_THREADS,
+    OPTION_LOG_LEVEL,
+    OPTION_DRAIN_TIMEOUT,
+    OPTION_SERVICE_DISCOVERY,
+    OPTION_STATIC_BACKENDS,
+    OPTION_STATIC_MODELS,
+    OPTION_STATIC_ALIASES,
+    OPTION_CONNECT_TIMEOUT,
+    OPTION_UPSTREAM_IDLE_TIMEOUT,
+    OPTION_FAILOVER_ATTEMPTS,
+    OPTION_ROUTING_LOGIC,
+    OPTION_CHUNK_SIZE,
+    OPTION_KV_CAPACITY_TOKENS,
+    OPTION_MAX_ENTRY_AGE,
+    OPTION_MAX_MEMORY,
+    OPTION_EVICTION_THRESHOLD,
+    OPTION_TARGET_UTILIZATION,
+    OPTION_CHECK_BATCH_SIZE,
+    OPTION_MAX_BODY_SIZE,
+    OPTION_MAX_BUFFERED_BYTES,
+    OPTION_STORE_PATH,
+    OPTION_NO_STORE,
+    OPTION_STORE_MAX_SIZE,
+    OPTION_CHECKPOINT_INTERVAL,
+    OPTION_RELOAD_TIMEOUT,
+    OPTION_ID_COUNT
+};
+
+enum { OPTION_NO_FIELD = -1, OPTION_CHOICES_MAX = 8 };
+
+struct option {
+    const char *flag;     /* "--port"; NULL: set by its variable alone. */
+    const char *variable; /* NULL: no variable. */
+    const char *metavar;  /* What --help shows behind the flag; NULL for switches. */
+    const char *fallback; /* Default as text, read like any other value; NULL: none, or computed. */
+    const char *fallback_note; /* What --help says of a default that is computed or absent. */
+    const char *help;
+    const char *choices[OPTION_CHOICES_MAX]; /* Of OPTION_CHOICE; ends with NULL. */
+    uint64_t min;
+    uint64_t max;
+    uint64_t multiple;      /* Of OPTION_COUNT; 0: any. */
+    uint64_t variable_unit; /* The variable is a decimal number of these; 0: as the flag. */
+    enum option_kind kind;
+    unsigned char width; /* Bytes of the field of OPTION_COUNT: 2, 4 or 8. */
+    bool may_be_off;     /* "off" and 0 are accepted and mean 0. */
+    int field;           /* offsetof in struct config, or OPTION_NO_FIELD. */
+};
+
+extern const struct option options[OPTION_ID_COUNT];
+
+/* One effective value as text. */
+struct config_value {
+    char *text;   /* Owned; NULL: not set. */
+    size_t bytes; /* Of the allocation. */
+    enum config_source source;
+};
+
+struct config_list {
+    char *text;   /* Owned: a copy, cut into strings. */
+    size_t bytes; /* Of the allocation. */
+};
+
+enum config_list_id { LIST_BACKENDS, LIST_MODELS, LIST_ALIASES, LIST_COUNT };
+
+/* Flag, else variable: how messages name the option. */
+const char *option_name(const struct option *option);
+
+/* ---- values.c ---- */
+
+/* All of `text` has to be read. False: no such value, or too large for 64 bits. */
+bool value_read_count(const char *text, uint64_t *out);
+bool value_read_size(const char *text, uint64_t *out);
+bool value_read_duration(const char *text, uint64_t *out);
+/* A plain decimal fraction such as 0.9 or 2. */
+bool value_read_decimal(const char *text, double *out);
+
+/* The shortest exact form: "512MiB", "20ms", "128". */
+bool value_write_size(struct buf *out, uint64_t bytes);
+bool value_write_duration(struct buf *out, uint64_t nanoseconds);
+
+/* "a size from 16MiB to 16TiB, such as 512MiB": what the option accepts. */
+bool option_write_range(const struct option *option, struct buf *out);
+/* The default as --help and messages give it. */
+const char *option_default(const struct option *option);
+
+/* Reads `text` by the option's kind, checks the range, stores it into its field. False: refused. */
+bool option_store(const struct option *option, const char *text, bool from_variable,
+                  struct config *config);
+
+/* ---- The loader's state, over all files of the room ---- */
+
+struct loader {
+    const struct config_input *input;
+    struct config *config;
+    struct buf errors;
+    struct buf *messages;
+    bool switches[OPTION_ID_COUNT];
+    bool failed; /* An error was recorded, perhaps without room for its text. */
+};
+
+__attribute__((format(printf, 2, 3))) void loader_error(struct loader *loader, const char *format,
+                                                        ...);
+__attribute__((format(printf, 2, 3))) void loader_warn(struct loader *loader, const char *format,
+                                                       ...);
+/* Records a copy of `text` as the option's value; an earlier one is replaced. */
+void loader_set(struct loader *loader, enum option_id id, const char *text,
+                enum config_source source);
+
+/* flags.c: reads argv. */
+void flags_read(struct loader *loader);
+/* lists.c: backends, models, aliases, and that they fit together. */
+void lists_read(struct loader *loader);
+
+#endif
