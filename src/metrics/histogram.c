@@ -11,8 +11,6 @@
 #include "base/check.h"
 #include "metrics/text.h"
 
-enum { NUMBER_BYTES_MAX = 40 };
-
 const struct metrics_bounds metrics_bounds_request = {
     11, {0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120}};
 const struct metrics_bounds metrics_bounds_route = {16,
@@ -108,18 +106,17 @@ void metrics_histogram_write(struct metrics_writer *writer,
                              const struct metrics_label *labels)
 {
     REQUIRE(writer->kind == METRICS_HISTOGRAM);
-    char number[NUMBER_BYTES_MAX];
-    char bound[NUMBER_BYTES_MAX] = "+Inf";
+    char number[METRICS_NUMBER_BYTES];
+    char bound[METRICS_NUMBER_BYTES] = "+Inf";
     uint64_t count = 0;
     for (size_t i = 0; i <= histogram->bounds->count; i++) {
         count += atomic_load_explicit(&histogram->counts[i], memory_order_relaxed);
-        metrics_format_number(i < histogram->bounds->count ? histogram->bounds->bounds[i]
-                                                           : (double)INFINITY,
-                              bound, sizeof bound);
+        metrics_format_number(
+            i < histogram->bounds->count ? histogram->bounds->bounds[i] : (double)INFINITY, bound);
         (void)snprintf(number, sizeof number, "%" PRIu64, count);
         metrics_put_sample(writer, "_bucket", labels, bound, number);
     }
-    metrics_format_number(metrics_histogram_sum(histogram), number, sizeof number);
+    metrics_format_number(metrics_histogram_sum(histogram), number);
     metrics_put_sample(writer, "_sum", labels, NULL, number);
     (void)snprintf(number, sizeof number, "%" PRIu64, count);
     metrics_put_sample(writer, "_count", labels, NULL, number);

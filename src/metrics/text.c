@@ -9,7 +9,7 @@
 
 #include "base/check.h"
 
-enum { NUMBER_BYTES_MAX = 40, DIGITS_FEWEST = 15, DIGITS_EXACT = 17, UTF8_BYTES_MAX = 4 };
+enum { DIGITS_FEWEST = 15, DIGITS_EXACT = 17 };
 
 static void put(struct metrics_writer *writer, const char *bytes, size_t size)
 {
@@ -115,18 +115,18 @@ void metrics_put_labels(struct metrics_writer *writer, const struct metrics_labe
 }
 
 /* The shortest decimal form that reads back as the same number. */
-void metrics_format_number(double value, char *text, size_t size)
+void metrics_format_number(double value, char text[static METRICS_NUMBER_BYTES])
 {
     if (isnan(value)) {
-        (void)snprintf(text, size, "NaN");
+        (void)snprintf(text, METRICS_NUMBER_BYTES, "NaN");
         return;
     }
     if (isinf(value)) {
-        (void)snprintf(text, size, value > 0 ? "+Inf" : "-Inf");
+        (void)snprintf(text, METRICS_NUMBER_BYTES, value > 0 ? "+Inf" : "-Inf");
         return;
     }
     for (int digits = DIGITS_FEWEST; digits <= DIGITS_EXACT; digits++) {
-        (void)snprintf(text, size, "%.*g", digits, value);
+        (void)snprintf(text, METRICS_NUMBER_BYTES, "%.*g", digits, value);
         if (strtod(text, NULL) == value) {
             return;
         }
@@ -178,8 +178,8 @@ void metrics_family(struct metrics_writer *writer, const char *name, enum metric
 void metrics_sample(struct metrics_writer *writer, double value, const struct metrics_label *labels)
 {
     REQUIRE(writer->kind != METRICS_HISTOGRAM);
-    char number[NUMBER_BYTES_MAX];
-    metrics_format_number(value, number, sizeof number);
+    char number[METRICS_NUMBER_BYTES];
+    metrics_format_number(value, number);
     metrics_put_sample(writer, "", labels, NULL, number);
 }
 
@@ -187,7 +187,7 @@ void metrics_sample_u64(struct metrics_writer *writer, uint64_t value,
                         const struct metrics_label *labels)
 {
     REQUIRE(writer->kind != METRICS_HISTOGRAM);
-    char number[NUMBER_BYTES_MAX];
+    char number[METRICS_NUMBER_BYTES];
     (void)snprintf(number, sizeof number, "%" PRIu64, value);
     metrics_put_sample(writer, "", labels, NULL, number);
 }

@@ -4,13 +4,15 @@
 
 #include "metrics/metrics.h"
 
+enum { METRICS_NUMBER_BYTES = 40 }; /* Enough for any double or 64-bit number. */
+
 /* `{a="b",le="bound"}`; nothing where there are no labels. `bound` may be NULL. */
 void metrics_put_labels(struct metrics_writer *writer, const struct metrics_label *labels,
                         const char *bound);
 /* One line: family, suffix, labels, number. */
 void metrics_put_sample(struct metrics_writer *writer, const char *suffix,
                         const struct metrics_label *labels, const char *bound, const char *number);
-/* `size` of 40 is enough for any double. */
-void metrics_format_number(double value, char *text, size_t size);
+/* The shortest decimal form that reads back as the same number. */
+void metrics_format_number(double value, char text[static METRICS_NUMBER_BYTES]);
 
 #endif

@@ -1,0 +1,230 @@
+#include "bench/mock/request.h"
+
+#include <string.h>
+
+#include "hashtrie/chunk.h"
+
+#include "base/check.h"
+#include "base/random.h"
+#include "bench/mock/cache.h"
+#include "bench/mock/json_in.h"
+
+enum { MODEL_BYTES_MAX = 1024, NAMESPACE_BYTES_MAX = 8192, LETTERS = 26 };
+
+static const char no_memory[] = "The prompt is too long for this engine.";
+
+/* ---- The prompt, as a chat template would render it ---- */
+
+static bool put_raw(struct buf *out, struct json_in value)
+{
+    return value.at == NULL || buf_append(out, value.at, (size_t)(value.end - value.at));
+}
+
+static bool put_part(struct buf *out, struct json_in part)
+{
+    struct json_in text = json_in_find(part, "text");
+    if (json_in_kind(text) == '"') {
+        return json_in_text(text, out);
+    }
+    return buf_append_text(out, "<|media|>") && put_raw(out, part); /* By its URL or its data. */
+}
+
+static bool put_content(struct buf *out, struct json_in content)
+{
+    if (json_in_kind(content) == '"') {
+        return json_in_text(content, out);
+    }
+    if (json_in_kind(content) != '[') {
+        return true;
+    }
+    struct json_in key;
+    struct json_in part;
+    while (json_in_next(&content, &key, &part)) {
+        if (!put_part(out, part)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool put_message(struct buf *out, struct json_in message)
+{
+    return buf_append_text(out, "<|im_start|>") &&
+           json_in_text(json_in_find(message, "role"), out) && buf_append_text(out, "\n") &&
+           put_content(out, json_in_find(message, "content")) &&
+           put_raw(out, json_in_find(message, "tool_calls")) &&
+           buf_append_text(out, "<|im_end|>\n");
+}
+
+static bool put_chat(struct buf *out, struct json_in root)
+{
+    struct json_in tools = json_in_find(root, "tools");
+    if (json_in_kind(tools) == '[' &&
+        !(buf_append_text(out, "<|tools|>") && put_raw(out, tools) && buf_append_text(out, "\n"))) {
+        return false;
+    }
+    struct json_in messages = json_in_find(root, "messages");
+    struct json_in key;
+    struct json_in message;
+    while (json_in_next(&messages, &key, &message)) {
+        if (!put_message(out, message)) {
+            return false;
+        }
+    }
+    return buf_append_text(out, "<|im_start|>assistant\n");
+}
+
+/* A token id takes as many bytes as a token of text. */
+static bool put_token(struct buf *out, uint64_t token)
+{
+    unsigned char bytes[CACHE_TOKEN_BYTES];
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        bytes[i] = (unsigned char)(token >> 8 * i);
+    }
+    return buf_append(out, bytes, sizeof bytes);
+}
+
+/* A string, a list of strings, of token ids, or of lists of token ids (two levels, no more). */
+static bool put_prompt(struct buf *out, struct json_in prompt, int levels)
+{
+    if (json_in_kind(prompt) == '"') {
+        return json_in_text(prompt, out);
+    }
+    uint64_t token = 0;
+    if (json_in_count(prompt, &token)) {
+        return put_token(out, token);
+    }
+    struct json_in key;
+    struct json_in item;
+    while (levels > 0 && json_in_next(&prompt, &key, &item)) {
+        if (!put_prompt(out, item, levels - 1)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- The rest of the body ---- */
+
+static const char *read_fields(struct request_body *request, struct json_in root,
+                               uint64_t tokens_default)
+{
+    if (json_in_kind(root) != '{') {
+        return "The request body is not a JSON object.";
+    }
+    struct json_in model = json_in_find(root, "model");
+    if (json_in_kind(model) != '"' || !json_in_text(model, &request->model)) {
+        return "The field 'model' has to be a string.";
+    }
+    struct json_in prompt = json_in_find(root, request->is_chat ? "messages" : "prompt");
+    char kind = json_in_kind(prompt);
+    if (request->is_chat ? kind != '[' : kind != '[' && kind != '"') {
+        return request->is_chat ? "The field 'messages' has to be a list."
+                                : "The field 'prompt' has to be a string or a list.";
+    }
+    request->stream = json_in_is_true(json_in_find(root, "stream"));
+    request->include_usage =
+        json_in_is_true(json_in_find(json_in_find(root, "stream_options"), "include_usage"));
+    struct json_in wanted = json_in_find(root, "max_completion_tokens");
+    if (wanted.at == NULL || json_in_kind(wanted) == 'n') {
+        wanted = json_in_find(root, "max_tokens");
+    }
+    request->output_tokens = tokens_default;
+    if (wanted.at != NULL && json_in_kind(wanted) != 'n') {
+        request->limited = true;
+        if (!json_in_count(wanted, &request->output_tokens) || request->output_tokens == 0 ||
+            request->output_tokens > REQUEST_TOKENS_MAX) {
+            return "max_tokens has to be a whole number from 1 to 1000000.";
+        }
+    }
+    return NULL;
+}
+
+static uint64_t hash_namespace(struct request_body *request, struct json_in root)
+{
+    struct buf parts;
+    buf_init(&parts, request->mem, NAMESPACE_BYTES_MAX);
+    /* Cut where it is too long: a namespace of 8 KiB is told apart well enough. */
+    (void)(buf_append(&parts, request->model.data, request->model.size) &&
+           buf_append(&parts, "\n", 1) && put_raw(&parts, json_in_find(root, "lora_request")) &&
+           buf_append(&parts, "\n", 1) && put_raw(&parts, json_in_find(root, "cache_salt")));
+    uint64_t hash = hashtrie_hash_namespace(parts.data, parts.size);
+    buf_fini(&parts);
+    return hash;
+}
+
+/* Tokens of exactly four bytes: a space and three letters, made of the prompt's hash. */
+static bool put_answer(struct request_body *request, uint64_t seed)
+{
+    struct random random = {seed};
+    if (!buf_reserve(&request->text, request->output_tokens * CACHE_TOKEN_BYTES)) {
+        return false;
+    }
+    for (uint64_t i = 0; i < request->output_tokens; i++) {
+        char token[CACHE_TOKEN_BYTES] = " ";
+        for (size_t k = 1; k < sizeof token; k++) {
+            token[k] = (char)('a' + (char)random_below(&random, LETTERS));
+        }
+        if (!buf_append(&request->text, token, sizeof token)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool hash_text(struct request_body *request, uint64_t namespace_hash)
+{
+    request->hash_capacity = request->text.size / CACHE_BLOCK_BYTES + 1;
+    request->hashes = mem_alloc(request->mem, request->hash_capacity * sizeof *request->hashes);
+    if (request->hashes == NULL) {
+        request->hash_capacity = 0;
+        return false;
+    }
+    request->hash_count =
+        hashtrie_hash_chunks(namespace_hash, request->text.data, request->text.size,
+                             CACHE_BLOCK_BYTES, request->hashes, request->hash_capacity);
+    return true;
+}
+
+const char *request_body_read(struct request_body *request, struct mem *mem, const char *bytes,
+                              size_t size, bool is_chat, uint64_t tokens_default)
+{
+    *request = (struct request_body){.mem = mem, .is_chat = is_chat};
+    buf_init(&request->model, mem, MODEL_BYTES_MAX);
+    buf_init(&request->text, mem, REQUEST_PROMPT_BYTES_MAX);
+    struct json_in root;
+    if (!json_in_check(bytes, size, &root)) {
+        return "The request body is not valid JSON.";
+    }
+    const char *problem = read_fields(request, root, tokens_default);
+    if (problem != NULL) {
+        return problem;
+    }
+    enum { PROMPT_LEVELS = 2 };
+    bool done = is_chat ? put_chat(&request->text, root)
+                        : put_prompt(&request->text, json_in_find(root, "prompt"), PROMPT_LEVELS);
+    if (!done) {
+        return no_memory;
+    }
+    request->answer_start = request->text.size;
+    request->prompt_tokens = (request->text.size + CACHE_TOKEN_BYTES - 1) / CACHE_TOKEN_BYTES;
+    uint64_t seed = hashtrie_hash_namespace(request->text.data, request->text.size);
+    if (!put_answer(request, seed) || !hash_text(request, hash_namespace(request, root))) {
+        return no_memory;
+    }
+    return NULL;
+}
+
+void request_body_fini(struct request_body *request)
+{
+    buf_fini(&request->model);
+    buf_fini(&request->text);
+    mem_free(request->mem, request->hashes, request->hash_capacity * sizeof *request->hashes);
+    request->hashes = NULL;
+}
+
+const char *request_body_token(const struct request_body *request, uint64_t index)
+{
+    REQUIRE(index < request->output_tokens);
+    return request->text.data + request->answer_start + index * CACHE_TOKEN_BYTES;
+}

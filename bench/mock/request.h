@@ -1,0 +1,42 @@
+/*
+ * What a request body asks of the mock engine: the prompt as a chat template would render it, the
+ * tokens wanted, and the answer, which is made up of the prompt alone: equal prompts get equal
+ * answers, whichever engine gives them.
+ */
+#ifndef HASHTRIE_BENCH_REQUEST_H
+#define HASHTRIE_BENCH_REQUEST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+
+#define REQUEST_PROMPT_BYTES_MAX ((size_t)256 << 20)
+enum { REQUEST_TOKENS_MAX = 1000000 };
+
+struct request_body {
+    struct mem *mem;
+    struct buf model;    /* As asked for. */
+    struct buf text;     /* Prompt, then the answer from answer_start on. */
+    size_t answer_start; /* Bytes of prompt. */
+    uint64_t *hashes;    /* Of the blocks of `text`; owned. */
+    size_t hash_count;
+    size_t hash_capacity;
+    uint64_t prompt_tokens;
+    uint64_t output_tokens;
+    bool is_chat;
+    bool stream;
+    bool include_usage;
+    bool limited; /* The request named its number of tokens: it ends by "length". */
+};
+
+/* Call request_body_fini() in every case. NULL: fine; else the message of a 400 answer. */
+const char *request_body_read(struct request_body *request, struct mem *mem, const char *bytes,
+                              size_t size, bool is_chat, uint64_t tokens_default);
+void request_body_fini(struct request_body *request);
+
+/* The bytes of one answer token. */
+const char *request_body_token(const struct request_body *request, uint64_t index);
+
+#endif

@@ -1,0 +1,31 @@
+/*
+ * The mock engine's HTTP side: connections on one libuv loop, requests into the engine model,
+ * tokens out as JSON or server-sent events.
+ *
+ * A client that goes away aborts its request. Idle connections are closed after `keep_alive_ms`, as
+ * vLLM's server does after 5 s.
+ */
+#ifndef HASHTRIE_BENCH_SERVER_H
+#define HASHTRIE_BENCH_SERVER_H
+
+#include <stdint.h>
+
+#include "bench/mock/engine.h"
+
+enum { SERVER_MODELS_MAX = 64 };
+
+struct server_options {
+    struct engine_options engine;
+    const char *host;
+    int port;
+    const char *models[SERVER_MODELS_MAX];
+    size_t model_count;
+    const char *engine_id;
+    uint64_t tokens_default;
+    uint64_t keep_alive_ms;
+};
+
+/* Runs until SIGTERM or SIGINT. Returns the exit status. */
+int server_run(const struct server_options *options);
+
+#endif
