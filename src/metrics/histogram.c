@@ -3,9 +3,7 @@
  * step. Readers on other threads see each counter whole (relaxed atomics), which is all a scrape
  * needs; the count it prints is the sum of the buckets it read, so the output always adds up.
  */
-#include <inttypes.h>
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/check.h"
@@ -106,18 +104,15 @@ void metrics_histogram_write(struct metrics_writer *writer,
                              const struct metrics_label *labels)
 {
     REQUIRE(writer->kind == METRICS_HISTOGRAM);
-    char number[METRICS_NUMBER_BYTES];
-    char bound[METRICS_NUMBER_BYTES] = "+Inf";
+    size_t bound_count = histogram->bounds->count;
     uint64_t count = 0;
-    for (size_t i = 0; i <= histogram->bounds->count; i++) {
+    for (size_t i = 0; i <= bound_count; i++) {
         count += atomic_load_explicit(&histogram->counts[i], memory_order_relaxed);
-        metrics_format_number(
-            i < histogram->bounds->count ? histogram->bounds->bounds[i] : (double)INFINITY, bound);
-        (void)snprintf(number, sizeof number, "%" PRIu64, count);
-        metrics_put_sample(writer, "_bucket", labels, bound, number);
+        double bound = i < bound_count ? histogram->bounds->bounds[i] : (double)INFINITY;
+        metrics_put_sample(writer, "_bucket", labels, metrics_format_number(bound).text,
+                           metrics_format_count(count).text);
     }
-    metrics_format_number(metrics_histogram_sum(histogram), number);
-    metrics_put_sample(writer, "_sum", labels, NULL, number);
-    (void)snprintf(number, sizeof number, "%" PRIu64, count);
-    metrics_put_sample(writer, "_count", labels, NULL, number);
+    metrics_put_sample(writer, "_sum", labels, NULL,
+                       metrics_format_number(metrics_histogram_sum(histogram)).text);
+    metrics_put_sample(writer, "_count", labels, NULL, metrics_format_count(count).text);
 }

@@ -114,23 +114,29 @@ void metrics_put_labels(struct metrics_writer *writer, const struct metrics_labe
     }
 }
 
-/* The shortest decimal form that reads back as the same number. */
-void metrics_format_number(double value, char text[static METRICS_NUMBER_BYTES])
+struct metrics_number metrics_format_number(double value)
 {
+    struct metrics_number number = {""};
     if (isnan(value)) {
-        (void)snprintf(text, METRICS_NUMBER_BYTES, "NaN");
-        return;
+        return (struct metrics_number){"NaN"};
     }
     if (isinf(value)) {
-        (void)snprintf(text, METRICS_NUMBER_BYTES, value > 0 ? "+Inf" : "-Inf");
-        return;
+        return value > 0 ? (struct metrics_number){"+Inf"} : (struct metrics_number){"-Inf"};
     }
     for (int digits = DIGITS_FEWEST; digits <= DIGITS_EXACT; digits++) {
-        (void)snprintf(text, METRICS_NUMBER_BYTES, "%.*g", digits, value);
-        if (strtod(text, NULL) == value) {
-            return;
+        (void)snprintf(number.text, sizeof number.text, "%.*g", digits, value);
+        if (strtod(number.text, NULL) == value) {
+            break;
         }
     }
+    return number;
+}
+
+struct metrics_number metrics_format_count(uint64_t value)
+{
+    struct metrics_number number = {""};
+    (void)snprintf(number.text, sizeof number.text, "%" PRIu64, value);
+    return number;
 }
 
 void metrics_put_sample(struct metrics_writer *writer, const char *suffix,
@@ -178,18 +184,14 @@ void metrics_family(struct metrics_writer *writer, const char *name, enum metric
 void metrics_sample(struct metrics_writer *writer, double value, const struct metrics_label *labels)
 {
     REQUIRE(writer->kind != METRICS_HISTOGRAM);
-    char number[METRICS_NUMBER_BYTES];
-    metrics_format_number(value, number);
-    metrics_put_sample(writer, "", labels, NULL, number);
+    metrics_put_sample(writer, "", labels, NULL, metrics_format_number(value).text);
 }
 
 void metrics_sample_u64(struct metrics_writer *writer, uint64_t value,
                         const struct metrics_label *labels)
 {
     REQUIRE(writer->kind != METRICS_HISTOGRAM);
-    char number[METRICS_NUMBER_BYTES];
-    (void)snprintf(number, sizeof number, "%" PRIu64, value);
-    metrics_put_sample(writer, "", labels, NULL, number);
+    metrics_put_sample(writer, "", labels, NULL, metrics_format_count(value).text);
 }
 
 void metrics_single(struct metrics_writer *writer, const char *name, enum metrics_kind kind,

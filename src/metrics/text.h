@@ -4,7 +4,9 @@
 
 #include "metrics/metrics.h"
 
-enum { METRICS_NUMBER_BYTES = 40 }; /* Enough for any double or 64-bit number. */
+struct metrics_number {
+    char text[40]; /* Enough for any double or 64-bit number. */
+};
 
 /* `{a="b",le="bound"}`; nothing where there are no labels. `bound` may be NULL. */
 void metrics_put_labels(struct metrics_writer *writer, const struct metrics_label *labels,
@@ -13,6 +15,7 @@ void metrics_put_labels(struct metrics_writer *writer, const struct metrics_labe
 void metrics_put_sample(struct metrics_writer *writer, const char *suffix,
                         const struct metrics_label *labels, const char *bound, const char *number);
 /* The shortest decimal form that reads back as the same number. */
-void metrics_format_number(double value, char text[static METRICS_NUMBER_BYTES]);
+struct metrics_number metrics_format_number(double value);
+struct metrics_number metrics_format_count(uint64_t value);
 
 #endif
