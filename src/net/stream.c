@@ -1,0 +1,310 @@
+/*
+ * Streams: reading, writing, closing. Writes go to the socket at once where it takes them; the rest
+ * waits in one request of its own, with a copy of the bytes or a reference to them.
+ */
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/check.h"
+#include "net/internal.h"
+
+/* A write that waits. */
+struct waiting_write {
+    uv_write_t request;
+    struct net_stream *stream;
+    size_t size; /* Of this allocation. */
+    char copy[]; /* NET_COPY: the bytes. */
+};
+
+struct net_stream *stream_new(struct net_loop *loop)
+{
+    struct net_stream *stream = mem_alloc(loop->mem, sizeof *stream);
+    if (stream == NULL) {
+        return NULL;
+    }
+    stream->loop = loop;
+    stream->events = NULL;
+    stream->user = NULL;
+    stream->connecting = NULL;
+    stream->reading = false;
+    stream->closed = false;
+    if (uv_tcp_init(&loop->uv, &stream->tcp) != 0) {
+        mem_free(loop->mem, stream, sizeof *stream);
+        return NULL;
+    }
+    stream->tcp.data = stream;
+    stream->tcp_open = true;
+    loop->streams_open++;
+    return stream;
+}
+
+void stream_release(struct net_stream *stream)
+{
+    if (stream->tcp_open || stream->connecting != NULL || !stream->closed) {
+        return;
+    }
+    stream->loop->streams_open--;
+    mem_free(stream->loop->mem, stream, sizeof *stream);
+}
+
+static void on_tcp_closed(uv_handle_t *handle)
+{
+    struct net_stream *stream = handle->data;
+    stream->tcp_open = false;
+    if (stream->connecting != NULL) {
+        connecting_release(stream->connecting);
+    } else {
+        stream_release(stream);
+    }
+}
+
+void stream_close_tcp(struct net_stream *stream)
+{
+    if (stream->tcp_open && !uv_is_closing((uv_handle_t *)&stream->tcp)) {
+        uv_close((uv_handle_t *)&stream->tcp, on_tcp_closed);
+    }
+}
+
+void net_stream_set_events(struct net_stream *stream, const struct net_stream_events *events,
+                           void *user)
+{
+    REQUIRE(!stream->closed);
+    stream->events = events;
+    stream->user = user;
+}
+
+/* ---- Reading ---- */
+
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *out)
+{
+    (void)suggested;
+    struct net_stream *stream = handle->data;
+    char *space = NULL;
+    size_t size = 0;
+    if (stream->events->on_space != NULL && stream->events->on_space(stream->user, &space, &size)) {
+        CHECK(size > 0);
+        *out = uv_buf_init(space, (unsigned)(size < UINT32_MAX ? size : UINT32_MAX));
+        return;
+    }
+    *out = uv_buf_init(stream->loop->read_space, NET_READ_BYTES);
+}
+
+static void on_read(uv_stream_t *handle, ssize_t size, const uv_buf_t *bytes)
+{
+    struct net_stream *stream = handle->data;
+    if (size > 0) {
+        stream->events->on_read(stream->user, bytes->base, (size_t)size);
+        return;
+    }
+    if (size == 0) {
+        return; /* EAGAIN. */
+    }
+    stream->reading = false;
+    (void)uv_read_stop(handle); /* Never fails. */
+    stream->events->on_end(stream->user, net_status_of((int)size));
+}
+
+enum net_status net_stream_read_start(struct net_stream *stream)
+{
+    REQUIRE(!stream->closed && stream->events != NULL);
+    if (stream->reading) {
+        return NET_OK;
+    }
+    int status = uv_read_start((uv_stream_t *)&stream->tcp, on_alloc, on_read);
+    stream->reading = status == 0;
+    return net_status_of(status);
+}
+
+void net_stream_read_stop(struct net_stream *stream)
+{
+    REQUIRE(!stream->closed);
+    if (stream->reading) {
+        stream->reading = false;
+        (void)uv_read_stop((uv_stream_t *)&stream->tcp); /* Never fails. */
+    }
+}
+
+/* ---- Writing ---- */
+
+static void on_waiting_written(uv_write_t *request, int status)
+{
+    struct waiting_write *write = request->data;
+    struct net_stream *stream = write->stream;
+    mem_free(stream->loop->mem, write, write->size);
+    if (!stream->closed && stream->events != NULL) {
+        stream->events->on_written(stream->user, net_status_of(status));
+    }
+}
+
+/* Takes `size` bytes off the front of the pieces; returns how many whole pieces are gone. */
+static size_t skip_parts(uv_buf_t *parts, size_t part_count, size_t size)
+{
+    size_t gone = 0;
+    while (gone < part_count && size >= parts[gone].len) {
+        size -= parts[gone].len;
+        gone++;
+    }
+    if (gone < part_count) {
+        parts[gone].base += size;
+        parts[gone].len -= size;
+    }
+    return gone;
+}
+
+static enum net_status write_later(struct net_stream *stream, uv_buf_t *parts, size_t part_count,
+                                   enum net_keep keep)
+{
+    size_t copy_size = 0;
+    for (size_t i = 0; i < part_count && keep == NET_COPY; i++) {
+        copy_size += parts[i].len;
+    }
+    size_t size = sizeof(struct waiting_write) + copy_size;
+    struct waiting_write *write = mem_alloc(stream->loop->mem, size);
+    if (write == NULL) {
+        return NET_NO_MEMORY;
+    }
+    write->stream = stream;
+    write->size = size;
+    write->request.data = write;
+    uv_buf_t whole = uv_buf_init(write->copy, 0);
+    if (keep == NET_COPY) {
+        for (size_t i = 0; i < part_count; i++) {
+            memcpy(write->copy + whole.len, parts[i].base, parts[i].len);
+            whole.len += parts[i].len;
+        }
+        parts = &whole;
+        part_count = 1;
+    }
+    int status = uv_write(&write->request, (uv_stream_t *)&stream->tcp, parts, (unsigned)part_count,
+                          on_waiting_written);
+    if (status != 0) {
+        mem_free(stream->loop->mem, write, size);
+    }
+    return net_status_of(status);
+}
+
+enum net_status net_stream_write(struct net_stream *stream, const struct span *parts,
+                                 size_t part_count, enum net_keep keep)
+{
+    REQUIRE(!stream->closed && part_count <= NET_WRITE_PARTS_MAX);
+    uv_buf_t left[NET_WRITE_PARTS_MAX];
+    size_t count = 0;
+    for (size_t i = 0; i < part_count; i++) {
+        if (parts[i].size > 0) { /* Never written through: libuv's type lacks the const. */
+            left[count++] =
+                (uv_buf_t){.base = (char *)(uintptr_t)parts[i].data, .len = parts[i].size};
+        }
+    }
+    if (count == 0) {
+        return NET_OK;
+    }
+    int taken = uv_try_write((uv_stream_t *)&stream->tcp, left, (unsigned)count);
+    if (taken < 0 && taken != UV_EAGAIN) {
+        return net_status_of(taken);
+    }
+    size_t gone = skip_parts(left, count, taken > 0 ? (size_t)taken : 0);
+    return gone == count ? NET_OK : write_later(stream, left + gone, count - gone, keep);
+}
+
+size_t net_stream_queued(const struct net_stream *stream)
+{
+    return uv_stream_get_write_queue_size((const uv_stream_t *)&stream->tcp);
+}
+
+/* ---- Ending ---- */
+
+struct shutdown {
+    uv_shutdown_t request;
+    struct net_stream *stream;
+};
+
+static void on_shut(uv_shutdown_t *request, int status)
+{
+    (void)status; /* Reading tells what the peer makes of it. */
+    struct shutdown *shutdown = request->data;
+    mem_free(shutdown->stream->loop->mem, shutdown, sizeof *shutdown);
+}
+
+enum net_status net_stream_shutdown(struct net_stream *stream)
+{
+    REQUIRE(!stream->closed);
+    struct shutdown *shutdown = mem_alloc(stream->loop->mem, sizeof *shutdown);
+    if (shutdown == NULL) {
+        return NET_NO_MEMORY;
+    }
+    shutdown->stream = stream;
+    shutdown->request.data = shutdown;
+    int status = uv_shutdown(&shutdown->request, (uv_stream_t *)&stream->tcp, on_shut);
+    if (status != 0) {
+        mem_free(stream->loop->mem, shutdown, sizeof *shutdown);
+    }
+    return net_status_of(status);
+}
+
+void net_stream_close(struct net_stream *stream)
+{
+    if (stream == NULL) {
+        return;
+    }
+    REQUIRE(!stream->closed);
+    stream->closed = true;
+    stream->reading = false;
+    connecting_cancel(stream);
+    stream_close_tcp(stream);
+    stream_release(stream);
+}
+
+void net_stream_reset(struct net_stream *stream)
+{
+    if (stream == NULL) {
+        return;
+    }
+    REQUIRE(!stream->closed);
+    if (stream->connecting != NULL ||
+        uv_tcp_close_reset(&stream->tcp, on_tcp_closed) != 0) { /* Refused after a shutdown. */
+        net_stream_close(stream);
+        return;
+    }
+    stream->closed = true;
+    stream->reading = false;
+}
+
+static bool stream_descriptor(const struct net_stream *stream, int *out)
+{
+    uv_os_fd_t descriptor = -1;
+    if (stream->closed || uv_fileno((const uv_handle_t *)&stream->tcp, &descriptor) != 0) {
+        return false;
+    }
+    *out = descriptor;
+    return true;
+}
+
+bool net_stream_is_stale(const struct net_stream *stream)
+{
+    int descriptor = -1;
+    if (!stream_descriptor(stream, &descriptor)) {
+        return true;
+    }
+    char byte = 0;
+    ssize_t size = recv(descriptor, &byte, sizeof byte, MSG_PEEK | MSG_DONTWAIT);
+    return size >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
+}
+
+bool net_stream_peer_is_gone(const struct net_stream *stream)
+{
+    int descriptor = -1;
+    if (!stream_descriptor(stream, &descriptor)) {
+        return true;
+    }
+    struct tcp_info info;
+    memset(&info, 0, sizeof info);
+    socklen_t size = sizeof info;
+    if (getsockopt(descriptor, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) {
+        return false; /* Unknown: the next write tells. */
+    }
+    return info.tcpi_state != TCP_ESTABLISHED && info.tcpi_state != TCP_FIN_WAIT1 &&
+           info.tcpi_state != TCP_FIN_WAIT2;
+}
