@@ -1,0 +1,76 @@
+/* A piece of somebody else's bytes: not NUL-terminated, not owned. */
+#ifndef HASHTRIE_BASE_SPAN_H
+#define HASHTRIE_BASE_SPAN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+
+struct span {
+    const char *data; /* May be NULL where size is 0. */
+    size_t size;
+};
+
+static inline struct span span_of(const char *text)
+{
+    return (struct span){.data = text, .size = strlen(text)};
+}
+
+static inline bool span_equal(struct span a, struct span b)
+{
+    return a.size == b.size && (a.size == 0 || memcmp(a.data, b.data, a.size) == 0);
+}
+
+static inline bool span_is(struct span span, const char *text)
+{
+    return span_equal(span, span_of(text));
+}
+
+static inline char span_lower(char byte)
+{
+    return byte >= 'A' && byte <= 'Z' ? (char)(byte + ('a' - 'A')) : byte;
+}
+
+/* ASCII letters without regard to case; `text` in lower case. */
+static inline bool span_is_nocase(struct span span, const char *text)
+{
+    if (span.size != strlen(text)) {
+        return false;
+    }
+    for (size_t i = 0; i < span.size; i++) {
+        if (span_lower(span.data[i]) != text[i]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Without blanks and tabs at both ends. */
+static inline struct span span_trim(struct span span)
+{
+    while (span.size > 0 && (span.data[0] == ' ' || span.data[0] == '\t')) {
+        span.data++;
+        span.size--;
+    }
+    while (span.size > 0 && (span.data[span.size - 1] == ' ' || span.data[span.size - 1] == '\t')) {
+        span.size--;
+    }
+    return span;
+}
+
+/* Cuts the next item off a list separated by commas, trimmed. False: no more. */
+static inline bool span_next_item(struct span *list, struct span *item)
+{
+    if (list->size == 0) {
+        return false;
+    }
+    const char *comma = memchr(list->data, ',', list->size);
+    size_t size = comma == NULL ? list->size : (size_t)(comma - list->data);
+    *item = span_trim((struct span){.data = list->data, .size = size});
+    size_t step = comma == NULL ? size : size + 1;
+    list->data += step;
+    list->size -= step;
+    return true;
+}
+
+#endif

@@ -1,0 +1,165 @@
+/*
+ * Reading and writing JSON.
+ *
+ * Reading: json_parse() checks a whole document once (grammar, UTF-8, escapes) and keeps an index
+ * of its tokens, four bytes each, beside the document, which stays the caller's and is never copied
+ * or changed. Values are then reached in any order at O(1) per step, and strings without escapes
+ * are spans into the document. Input is hostile: no call recurses, reads past `size` or throws.
+ * simdjson (https://github.com/simdjson/simdjson) finds the tokens; no padding is needed behind the
+ * document.
+ *
+ * Beyond the standard: a surrogate without its partner (\ud800) is read as U+FFFD. Of equal keys
+ * the last counts, as in Python. Numbers are kept as text.
+ *
+ * Writing: a cursor over a `struct buf` that places commas and colons by itself.
+ *
+ * Thread rule: one thread per parser at a time.
+ */
+#ifndef HASHTRIE_JSON_JSON_H
+#define HASHTRIE_JSON_JSON_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/mem.h"
+#include "base/span.h"
+
+enum {
+    JSON_DEPTH_MAX = 1024,                   /* Open containers; Python gives up there, too. */
+    JSON_DECODE_MIN = 4,                     /* Bytes that one escaped character may need. */
+    JSON_KEEP_BYTES = 4 * 1024 * 1024,       /* A parser keeps its index for bodies this large. */
+    JSON_BYTES_MAX = 1024 * 1024 * 1024 - 1, /* Larger documents are refused. */
+};
+
+enum json_status {
+    JSON_OK,
+    JSON_INVALID,  /* Not JSON, or not UTF-8. */
+    JSON_TOO_DEEP, /* More than JSON_DEPTH_MAX open containers. */
+    JSON_TOO_BIG,  /* More than JSON_BYTES_MAX bytes. */
+    JSON_NO_MEMORY,
+};
+
+enum json_kind {
+    JSON_ABSENT, /* What a search did not find. */
+    JSON_OBJECT,
+    JSON_ARRAY,
+    JSON_STRING,
+    JSON_NUMBER,
+    JSON_TRUE,
+    JSON_FALSE,
+    JSON_NULL,
+};
+
+struct json_parser;
+
+/* A value of the document that was parsed last; plain data, valid until the next json_parse(). */
+struct json_value {
+    uint32_t token;
+};
+
+static inline struct json_value json_absent(void)
+{
+    return (struct json_value){.token = UINT32_MAX};
+}
+
+/* ---- Parsing ---- */
+
+struct json_parser *
+json_parser_new(struct mem *mem);                  /* NULL: no memory. Takes nothing large yet. */
+void json_parser_free(struct json_parser *parser); /* NULL is fine. */
+
+/*
+ * The index takes up to 4 bytes of address space per byte of document, touched only as far as there
+ * are tokens; it is simdjson's own allocation and not charged to `mem`. `bytes` must stay while
+ * values are read.
+ */
+enum json_status json_parse(struct json_parser *parser, const char *bytes, size_t size);
+
+/* Forgets the document and gives memory beyond JSON_KEEP_BYTES' worth back. */
+void json_parser_release(struct json_parser *parser);
+
+/* ---- Values; after JSON_OK ---- */
+
+struct json_value json_root(const struct json_parser *parser);
+enum json_kind json_kind(const struct json_parser *parser, struct json_value value);
+
+/* STRING: the bytes between the quotes, escapes as they came. NUMBER and the literals: their text.
+ */
+struct span json_text(const struct json_parser *parser, struct json_value value);
+bool json_is_escaped(const struct json_parser *parser, struct json_value value); /* STRING. */
+
+/* A member's value as it stands in the document, of any kind. REQUIREs that it is a member's. */
+struct span json_member_text(const struct json_parser *parser, struct json_value value);
+
+/*
+ * Decodes from the front of `text` (of an escaped string of this parser) as many whole characters
+ * as fit into `out`, moves `text` behind them and returns the bytes written; 0 once `text` is
+ * empty. out_size is at least JSON_DECODE_MIN. The decoded text is never longer than `text`.
+ */
+size_t json_decode(struct span *text, char *out, size_t out_size);
+
+/* The string is `text` (any bytes, decoded). False for other kinds. */
+bool json_is_text(const struct json_parser *parser, struct json_value value, const char *text);
+
+/* The number is an integer without fraction and exponent that fits. */
+bool json_read_int(const struct json_parser *parser, struct json_value value, int64_t *out);
+
+/*
+ * Walking: `cursor = json_first(parser, container)`, then json_next_*() until it is false. A
+ * container of the other kind, or no container at all, has nothing to give.
+ */
+struct json_cursor {
+    uint32_t token;
+    bool object;
+};
+
+struct json_cursor json_first(const struct json_parser *parser, struct json_value container);
+bool json_next_element(const struct json_parser *parser, struct json_cursor *cursor,
+                       struct json_value *value);
+bool json_next_member(const struct json_parser *parser, struct json_cursor *cursor,
+                      struct json_value *key, struct json_value *value);
+
+/* The last member of that name, or absent. O(members). */
+struct json_value json_find(const struct json_parser *parser, struct json_value object,
+                            const char *name);
+
+/* ---- Writing ---- */
+
+enum { JSON_WRITE_DEPTH_MAX = 64 };
+
+/*
+ * The first failure (the buffer is full) sticks: write on, then ask json_writer_ok() once. What is
+ * in the buffer then is cut off somewhere. Containers are closed by the caller; CHECKed.
+ */
+struct json_writer {
+    struct buf *out; /* Borrowed. */
+    uint64_t arrays; /* Bit d: the container at depth d is an array. */
+    unsigned depth;
+    bool comma;     /* Something stands before the next item. */
+    bool after_key; /* The next item is the value of a key. */
+    bool failed;
+};
+
+void json_writer_init(struct json_writer *writer, struct buf *out);
+bool json_writer_ok(const struct json_writer *writer); /* All written, all closed. */
+
+void json_write_object(struct json_writer *writer); /* Opens. */
+void json_write_array(struct json_writer *writer);  /* Opens. */
+void json_write_end(struct json_writer *writer);    /* Closes the innermost. */
+void json_write_key(struct json_writer *writer, const char *key);
+void json_write_key_span(struct json_writer *writer, struct span key);
+/* Any bytes; those that are not UTF-8 become U+FFFD. */
+void json_write_string(struct json_writer *writer, struct span text);
+void json_write_text(struct json_writer *writer, const char *text); /* NULL: null. */
+void json_write_int(struct json_writer *writer, int64_t number);
+void json_write_uint(struct json_writer *writer, uint64_t number);
+void json_write_double(struct json_writer *writer, double number); /* Not finite: null. */
+void json_write_bool(struct json_writer *writer, bool value);
+void json_write_null(struct json_writer *writer);
+
+/* The string alone, quotes included, without a writer. False: the buffer is full. */
+bool json_append_string(struct buf *out, struct span text);
+
+#endif
