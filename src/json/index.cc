@@ -1,0 +1,75 @@
+/*
+ * The one C++ file: it drives the first stage of simdjson's parser alone, picked for this CPU at
+ * run time. No exception leaves it: all allocations are nothrow and simdjson's calls used here are
+ * noexcept.
+ */
+#include "json/index.h"
+
+#include <simdjson.h>
+
+#include <memory>
+#include <new>
+
+struct json_index {
+    std::unique_ptr<simdjson::internal::dom_parser_implementation> stage;
+    size_t capacity;
+};
+
+namespace
+{
+
+constexpr size_t CAPACITY_MIN = 64 * 1024; /* Most bodies fit without a second allocation. */
+
+bool index_grow(json_index &index, size_t size)
+{
+    if (index.capacity > size) {
+        return true;
+    }
+    size_t capacity = index.capacity + index.capacity / 2;
+    capacity = capacity > size ? capacity : size + 1;
+    capacity = capacity > CAPACITY_MIN ? capacity : CAPACITY_MIN;
+    index.stage.reset(); /* Nothing in it is worth a copy, and both at once need not fit. */
+    index.capacity = 0;
+    simdjson::error_code code =
+        simdjson::get_active_implementation()->create_dom_parser_implementation(capacity, 1,
+                                                                                index.stage);
+    if (code != simdjson::SUCCESS || !index.stage) {
+        index.stage.reset();
+        return false;
+    }
+    index.capacity = capacity;
+    return true;
+}
+
+} // namespace
+
+json_index_status json_index_build(json_index **index, const char *bytes, size_t size,
+                                   uint32_t **offsets, uint32_t *count)
+{
+    if (*index == nullptr) {
+        *index = new (std::nothrow) json_index{nullptr, 0};
+    }
+    if (*index == nullptr || !index_grow(**index, size)) {
+        return JSON_INDEX_NO_MEMORY;
+    }
+    auto &stage = *(*index)->stage;
+    simdjson::error_code code = stage.stage1(reinterpret_cast<const uint8_t *>(bytes), size,
+                                             simdjson::stage1_mode::regular);
+    if (code != simdjson::SUCCESS || stage.n_structural_indexes == 0) {
+        return JSON_INDEX_INVALID;
+    }
+    *offsets = stage.structural_indexes.get();
+    *count = stage.n_structural_indexes;
+    (*offsets)[*count] = static_cast<uint32_t>(size);
+    return JSON_INDEX_OK;
+}
+
+size_t json_index_capacity(const json_index *index)
+{
+    return index == nullptr ? 0 : index->capacity;
+}
+
+void json_index_free(json_index *index)
+{
+    delete index;
+}
