@@ -1,0 +1,132 @@
+/* Looking headers up, and writing heads. */
+#include "http/http.h"
+
+struct span http_header(const struct http_head *head, const char *name)
+{
+    for (size_t i = 0; i < head->header_count; i++) {
+        if (span_is_nocase(head->headers[i].name, name)) {
+            return head->headers[i].value;
+        }
+    }
+    return (struct span){0};
+}
+
+static bool names_equal(struct span a, struct span b)
+{
+    if (a.size != b.size) {
+        return false;
+    }
+    for (size_t i = 0; i < a.size; i++) {
+        if (span_lower(a.data[i]) != span_lower(b.data[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool http_is_hop_by_hop(const struct http_head *head, struct span name)
+{
+    static const char *const own[] = {"connection", "keep-alive",        "proxy-connection",
+                                      "te",         "trailer",           "transfer-encoding",
+                                      "upgrade",    "proxy-authenticate"};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
+        if (span_is_nocase(name, own[i])) {
+            return true;
+        }
+    }
+    for (size_t i = 0; i < head->header_count; i++) {
+        if (!span_is_nocase(head->headers[i].name, "connection")) {
+            continue;
+        }
+        struct span list = head->headers[i].value;
+        struct span item;
+        while (span_next_item(&list, &item)) {
+            if (names_equal(item, name)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static bool append(struct buf *out, struct span span)
+{
+    return buf_append(out, span.data, span.size);
+}
+
+bool http_write_request_line(struct buf *out, struct span method, struct span target)
+{
+    return append(out, method) && buf_append_text(out, " ") && append(out, target) &&
+           buf_append_text(out, " HTTP/1.1\r\n");
+}
+
+bool http_write_status_line(struct buf *out, unsigned status)
+{
+    return buf_printf(out, "HTTP/1.1 %u %s\r\n", status, http_reason(status));
+}
+
+bool http_write_header(struct buf *out, struct span name, struct span value)
+{
+    return append(out, name) && buf_append_text(out, ": ") && append(out, value) &&
+           buf_append_text(out, "\r\n");
+}
+
+bool http_write_header_text(struct buf *out, const char *name, const char *value)
+{
+    return http_write_header(out, span_of(name), span_of(value));
+}
+
+bool http_write_header_number(struct buf *out, const char *name, uint64_t value)
+{
+    return buf_printf(out, "%s: %llu\r\n", name, (unsigned long long)value);
+}
+
+bool http_write_head_end(struct buf *out)
+{
+    return buf_append_text(out, "\r\n");
+}
+
+bool http_write_chunk_head(struct buf *out, size_t size)
+{
+    return buf_printf(out, "%zx\r\n", size);
+}
+
+const char *http_reason(unsigned status)
+{
+    static const struct {
+        unsigned status;
+        const char *reason;
+    } reasons[] = {
+        {100, "Continue"},
+        {200, "OK"},
+        {201, "Created"},
+        {202, "Accepted"},
+        {204, "No Content"},
+        {304, "Not Modified"},
+        {400, "Bad Request"},
+        {401, "Unauthorized"},
+        {403, "Forbidden"},
+        {404, "Not Found"},
+        {405, "Method Not Allowed"},
+        {408, "Request Timeout"},
+        {411, "Length Required"},
+        {413, "Content Too Large"},
+        {414, "URI Too Long"},
+        {417, "Expectation Failed"},
+        {422, "Unprocessable Content"},
+        {429, "Too Many Requests"},
+        {431, "Request Header Fields Too Large"},
+        {500, "Internal Server Error"},
+        {501, "Not Implemented"},
+        {502, "Bad Gateway"},
+        {503, "Service Unavailable"},
+        {504, "Gateway Timeout"},
+        {505, "HTTP Version Not Supported"},
+    };
+    for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++) {
+        if (reasons[i].status == status) {
+            return reasons[i].reason;
+        }
+    }
+    return "";
+}

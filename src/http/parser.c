@@ -1,0 +1,506 @@
+/*
+ * llhttp, pulled, with a check of the raw head behind it.
+ *
+ * The head's bytes are kept as they came (bounded), and llhttp's spans become offsets into them.
+ * Before HTTP_GOT_HEAD is told, every line is looked at once more, since llhttp 8 takes forms that
+ * proxies disagree about, which is what request smuggling lives from: blanks before the colon,
+ * folded lines, empty names, no Host or several, other versions than 1.0 and 1.1, chunked in 1.0,
+ * repeated Content-Length, Content-Length beside Transfer-Encoding.
+ */
+#include <llhttp.h>
+
+#include "base/check.h"
+#include "http/http.h"
+
+struct header_place {
+    size_t name;
+    size_t name_size;
+    size_t value;
+    size_t value_size;
+};
+
+struct http_parser {
+    struct mem *mem;
+    enum http_kind kind;
+    struct http_limits limits;
+    llhttp_t llhttp;
+    struct buf raw; /* The head as it came. */
+    const char *input;
+    size_t input_base; /* Offset in `raw` of input[0] while the head is read. */
+    size_t target;
+    size_t target_size;
+    struct header_place places[HTTP_HEADERS_MAX];
+    size_t place_count;
+    bool in_value; /* The last span was a header's value: the next name starts another header. */
+    bool to_head;
+    bool head_done;
+    bool paused;
+    enum http_event event;
+    struct span body;
+    struct http_head head;
+    struct http_header headers[HTTP_HEADERS_MAX];
+    struct http_error error;
+};
+
+static struct http_parser *self(llhttp_t *llhttp)
+{
+    return llhttp->data;
+}
+
+static int fail(struct http_parser *parser, unsigned status, const char *text)
+{
+    if (parser->event != HTTP_BROKEN) {
+        parser->event = HTTP_BROKEN;
+        parser->error = (struct http_error){.status = status, .text = text};
+    }
+    return HPE_USER;
+}
+
+static size_t offset(const struct http_parser *parser, const char *at)
+{
+    return parser->input_base + (size_t)(at - parser->input);
+}
+
+static int on_url(llhttp_t *llhttp, const char *at, size_t size)
+{
+    struct http_parser *parser = self(llhttp);
+    if (parser->target_size == 0) {
+        parser->target = offset(parser, at);
+    }
+    parser->target_size += size;
+    if (parser->target_size > parser->limits.target_bytes_max) {
+        return fail(parser, 414, "request target is too long");
+    }
+    return 0;
+}
+
+static int on_header_field(llhttp_t *llhttp, const char *at, size_t size)
+{
+    struct http_parser *parser = self(llhttp);
+    if (parser->head_done) {
+        return 0; /* Trailers: checked by llhttp, forwarded raw or dropped. */
+    }
+    if (parser->place_count == 0 || parser->in_value) {
+        if (parser->place_count == parser->limits.header_count_max) {
+            return fail(parser, 431, "too many headers");
+        }
+        parser->places[parser->place_count++] = (struct header_place){.name = offset(parser, at)};
+        parser->in_value = false;
+    }
+    parser->places[parser->place_count - 1].name_size += size;
+    return 0;
+}
+
+static int on_header_value(llhttp_t *llhttp, const char *at, size_t size)
+{
+    struct http_parser *parser = self(llhttp);
+    if (parser->head_done) {
+        return 0;
+    }
+    if (parser->place_count == 0) {
+        return fail(parser, 400, "header without a name");
+    }
+    struct header_place *place = &parser->places[parser->place_count - 1];
+    if (place->value_size == 0) {
+        place->value = offset(parser, at);
+    }
+    place->value_size += size;
+    parser->in_value = true;
+    return 0;
+}
+
+static int on_header_value_complete(llhttp_t *llhttp)
+{
+    self(llhttp)->in_value = true; /* Also after an empty value. */
+    return 0;
+}
+
+/* 1xx, 204 and 304 have no body whatever their headers say (RFC 9112, 6.3). */
+static bool status_is_bodiless(unsigned status)
+{
+    return status < 200 || status == 204 || status == 304;
+}
+
+static int on_headers_complete(llhttp_t *llhttp)
+{
+    struct http_parser *parser = self(llhttp);
+    llhttp->upgrade = 0; /* Never tunnelled: the message is one like any other. */
+    bool response = parser->kind == HTTP_RESPONSES;
+    if (parser->to_head || (response && status_is_bodiless(llhttp->status_code))) {
+        llhttp->flags |= F_SKIPBODY;
+    }
+    parser->event = HTTP_GOT_HEAD;
+    return HPE_PAUSED;
+}
+
+static int on_body(llhttp_t *llhttp, const char *at, size_t size)
+{
+    struct http_parser *parser = self(llhttp);
+    if (size == 0) {
+        return 0; /* Of a call without bytes. */
+    }
+    parser->event = HTTP_GOT_BODY;
+    parser->body = (struct span){.data = at, .size = size};
+    return HPE_PAUSED;
+}
+
+static int on_message_complete(llhttp_t *llhttp)
+{
+    self(llhttp)->event = HTTP_GOT_END;
+    return HPE_PAUSED;
+}
+
+static const llhttp_settings_t settings = {
+    .on_url = on_url,
+    .on_header_field = on_header_field,
+    .on_header_value = on_header_value,
+    .on_header_value_complete = on_header_value_complete,
+    .on_headers_complete = on_headers_complete,
+    .on_body = on_body,
+    .on_message_complete = on_message_complete,
+};
+
+struct http_parser *http_parser_new(struct mem *mem, enum http_kind kind, struct http_limits limits)
+{
+    REQUIRE(limits.header_count_max <= HTTP_HEADERS_MAX);
+    struct http_parser *parser = mem_alloc(mem, sizeof *parser);
+    if (parser == NULL) {
+        return NULL;
+    }
+    parser->mem = mem;
+    parser->kind = kind;
+    parser->limits = limits;
+    buf_init(&parser->raw, mem, limits.head_bytes_max);
+    http_parser_reset(parser, false);
+    return parser;
+}
+
+void http_parser_free(struct http_parser *parser)
+{
+    if (parser != NULL) {
+        buf_fini(&parser->raw);
+        mem_free(parser->mem, parser, sizeof *parser);
+    }
+}
+
+void http_parser_reset(struct http_parser *parser, bool to_head)
+{
+    llhttp_init(&parser->llhttp, parser->kind == HTTP_REQUESTS ? HTTP_REQUEST : HTTP_RESPONSE,
+                &settings);
+    parser->llhttp.data = parser;
+    parser->raw.size = 0;
+    parser->target_size = 0;
+    parser->place_count = 0;
+    parser->in_value = false;
+    parser->to_head = to_head;
+    parser->head_done = false;
+    parser->paused = false;
+    parser->event = HTTP_NEED_MORE;
+    parser->head = (struct http_head){0};
+}
+
+const struct http_head *http_parser_head(const struct http_parser *parser)
+{
+    REQUIRE(parser->head_done);
+    return &parser->head;
+}
+
+struct http_error http_parser_error(const struct http_parser *parser)
+{
+    REQUIRE(parser->event == HTTP_BROKEN);
+    return parser->error;
+}
+
+bool http_parser_idle(const struct http_parser *parser)
+{
+    return !parser->head_done && parser->raw.size == 0;
+}
+
+/* ---- The head, once complete ---- */
+
+static bool is_token_byte(unsigned char byte)
+{
+    return (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') ||
+           (byte >= '0' && byte <= '9') ||
+           (byte != '\0' && strchr("!#$%&'*+-.^_`|~", byte) != NULL);
+}
+
+static bool line_is_clean(const char *line, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        unsigned char byte = (unsigned char)line[i];
+        if ((byte < ' ' && byte != '\t') || byte == 0x7f) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* name ":" value, the name a token that begins the line and ends at the colon. */
+static const char *check_header_line(const char *line, size_t size)
+{
+    if (line[0] == ' ' || line[0] == '\t') {
+        return "folded header line";
+    }
+    size_t i = 0;
+    while (i < size && is_token_byte((unsigned char)line[i])) {
+        i++;
+    }
+    if (i == 0 || i == size || line[i] != ':') {
+        return "malformed header name";
+    }
+    return NULL;
+}
+
+/* Every line ends in CRLF and holds no control bytes. NULL: fine. */
+static const char *check_lines(const struct buf *raw)
+{
+    size_t at = 0;
+    size_t lines = 0;
+    while (at + 1 < raw->size && raw->data[at] == '\r' && raw->data[at + 1] == '\n') {
+        at += 2; /* Empty lines before a request line are to be ignored (RFC 9112, 2.2). */
+    }
+    while (at < raw->size) {
+        const char *line = raw->data + at;
+        const char *end = memchr(line, '\n', raw->size - at);
+        if (end == NULL || end == line || end[-1] != '\r') {
+            return "line does not end in CRLF";
+        }
+        size_t size = (size_t)(end - line) - 1;
+        at += size + 2;
+        if (!line_is_clean(line, size)) {
+            return "control byte in the head";
+        }
+        const char *error = lines > 0 && size > 0 ? check_header_line(line, size) : NULL;
+        if (error != NULL) {
+            return error;
+        }
+        lines++;
+    }
+    return NULL;
+}
+
+static void collect_headers(struct http_parser *parser)
+{
+    const char *raw = parser->raw.data;
+    for (size_t i = 0; i < parser->place_count; i++) {
+        const struct header_place *place = &parser->places[i];
+        parser->headers[i] = (struct http_header){
+            .name = {.data = raw + place->name, .size = place->name_size},
+            .value =
+                span_trim((struct span){.data = raw + place->value, .size = place->value_size})};
+    }
+}
+
+static size_t count_headers(const struct http_head *head, const char *name)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < head->header_count; i++) {
+        count += span_is_nocase(head->headers[i].name, name);
+    }
+    return count;
+}
+
+static bool connection_names(const struct http_head *head, const char *token)
+{
+    for (size_t i = 0; i < head->header_count; i++) {
+        struct span list = head->headers[i].value;
+        struct span item;
+        while (span_is_nocase(head->headers[i].name, "connection") &&
+               span_next_item(&list, &item)) {
+            if (span_is_nocase(item, token)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* Digits alone, without overflow. */
+static bool parse_length(struct span value, uint64_t *out)
+{
+    uint64_t length = 0;
+    for (size_t i = 0; i < value.size; i++) {
+        char byte = value.data[i];
+        if (byte < '0' || byte > '9' || length > (UINT64_MAX - 9) / 10) {
+            return false;
+        }
+        length = length * 10 + (uint64_t)(byte - '0');
+    }
+    *out = length;
+    return value.size > 0;
+}
+
+/* How the body is delimited. NULL: fine. */
+static const char *read_framing(struct http_head *head)
+{
+    size_t lengths = count_headers(head, "content-length");
+    size_t encodings = count_headers(head, "transfer-encoding");
+    head->content_length = HTTP_LENGTH_UNKNOWN;
+    if (lengths > 1 || encodings > 1) {
+        return "repeated Content-Length or Transfer-Encoding";
+    }
+    if (lengths == 1 && encodings == 1) {
+        return "Content-Length beside Transfer-Encoding";
+    }
+    if (lengths == 1 && !parse_length(http_header(head, "content-length"), &head->content_length)) {
+        return "malformed Content-Length";
+    }
+    if (encodings == 1) {
+        if (!span_is_nocase(http_header(head, "transfer-encoding"), "chunked")) {
+            return "Transfer-Encoding other than chunked";
+        }
+        if (head->version_minor == 0) {
+            return "Transfer-Encoding in HTTP/1.0";
+        }
+        head->chunked = true;
+    }
+    return NULL;
+}
+
+static int read_request(struct http_parser *parser)
+{
+    struct http_head *head = &parser->head;
+    const char *method = llhttp_method_name((llhttp_method_t)parser->llhttp.method);
+    head->method = span_of(method);
+    head->target =
+        (struct span){.data = parser->raw.data + parser->target, .size = parser->target_size};
+    size_t hosts = count_headers(head, "host");
+    if (hosts > 1 || (hosts == 0 && head->version_minor == 1)) {
+        return fail(parser, 400, hosts > 1 ? "more than one Host" : "no Host");
+    }
+    if (head->target.size == 0 || (head->target.data[0] != '/' && !span_is(head->target, "*"))) {
+        return fail(parser, 400, "request target is not a path");
+    }
+    struct span expect = http_header(head, "expect");
+    head->expect_continue = span_is_nocase(expect, "100-continue") && head->version_minor == 1;
+    head->has_body =
+        head->chunked || (head->content_length != HTTP_LENGTH_UNKNOWN && head->content_length > 0);
+    return 0;
+}
+
+static int read_response(struct http_parser *parser)
+{
+    enum { STATUS_MIN = 100, STATUS_MAX = 599 };
+    struct http_head *head = &parser->head;
+    head->status = parser->llhttp.status_code;
+    if (head->status < STATUS_MIN || head->status > STATUS_MAX) {
+        return fail(parser, 400, "status is not from 100 to 599");
+    }
+    bool bodiless = parser->to_head || status_is_bodiless(head->status);
+    head->until_eof = !bodiless && !head->chunked && head->content_length == HTTP_LENGTH_UNKNOWN;
+    head->has_body = !bodiless && (head->until_eof || head->chunked || head->content_length > 0);
+    head->keep_alive = head->keep_alive && !head->until_eof;
+    return 0;
+}
+
+/* Fills parser->head from what was collected. */
+static int finish_head(struct http_parser *parser)
+{
+    const char *error = check_lines(&parser->raw);
+    if (error != NULL) {
+        return fail(parser, 400, error);
+    }
+    struct http_head *head = &parser->head;
+    if (parser->llhttp.http_major != 1 || parser->llhttp.http_minor > 1) {
+        return fail(parser, 505, "not HTTP/1.0 or HTTP/1.1");
+    }
+    collect_headers(parser);
+    *head = (struct http_head){.headers = parser->headers,
+                               .header_count = parser->place_count,
+                               .version_minor = parser->llhttp.http_minor};
+    error = read_framing(head);
+    if (error != NULL) {
+        return fail(parser, 400, error);
+    }
+    head->keep_alive = head->version_minor == 1 ? !connection_names(head, "close")
+                                                : connection_names(head, "keep-alive");
+    parser->head_done = true;
+    if (parser->kind == HTTP_REQUESTS) {
+        return read_request(parser);
+    }
+    return read_response(parser);
+}
+
+/* ---- Driving llhttp ---- */
+
+static unsigned status_of(llhttp_errno_t code)
+{
+    return code == HPE_INVALID_METHOD ? 501 : code == HPE_INVALID_VERSION ? 505 : 400;
+}
+
+static const char *text_of(llhttp_errno_t code)
+{
+    switch ((int)code) {
+    case HPE_INVALID_METHOD:
+        return "unknown method";
+    case HPE_INVALID_VERSION:
+        return "not HTTP/1.0 or HTTP/1.1";
+    case HPE_INVALID_URL:
+        return "malformed request target";
+    case HPE_INVALID_CONTENT_LENGTH:
+    case HPE_UNEXPECTED_CONTENT_LENGTH:
+        return "malformed or repeated Content-Length";
+    case HPE_INVALID_TRANSFER_ENCODING:
+        return "malformed Transfer-Encoding";
+    case HPE_INVALID_CHUNK_SIZE:
+        return "malformed chunk size";
+    case HPE_INVALID_HEADER_TOKEN:
+        return "malformed header";
+    default:
+        return "malformed HTTP message";
+    }
+}
+
+/* Keeps what was used up of the head; more than the limit is refused. */
+static void keep_head(struct http_parser *parser, const char *bytes, size_t size)
+{
+    if (!buf_append(&parser->raw, bytes, size)) {
+        bool full = size > parser->raw.size_max - parser->raw.size;
+        (void)fail(parser, full ? 431 : 503, full ? "head is too long" : "out of memory");
+    }
+}
+
+enum http_event http_parse(struct http_parser *parser, const char *bytes, size_t size,
+                           size_t *consumed, struct span *body)
+{
+    REQUIRE(parser->event != HTTP_BROKEN && parser->event != HTTP_GOT_END);
+    bool in_head = !parser->head_done;
+    parser->event = HTTP_NEED_MORE;
+    parser->input = bytes;
+    parser->input_base = parser->raw.size;
+    if (parser->paused) {
+        llhttp_resume(&parser->llhttp);
+        parser->paused = false;
+    }
+    llhttp_errno_t code = llhttp_execute(&parser->llhttp, bytes, size);
+    *consumed = size;
+    if (code == HPE_PAUSED) {
+        parser->paused = true;
+        *consumed = (size_t)(llhttp_get_error_pos(&parser->llhttp) - bytes);
+    } else if (code != HPE_OK) {
+        (void)fail(parser, status_of(code), text_of(code));
+        return HTTP_BROKEN;
+    }
+    if (in_head) {
+        keep_head(parser, bytes, *consumed);
+        if (parser->event == HTTP_GOT_HEAD) {
+            (void)finish_head(parser);
+        }
+    }
+    *body = parser->event == HTTP_GOT_BODY ? parser->body : (struct span){0};
+    return parser->event;
+}
+
+enum http_event http_parse_eof(struct http_parser *parser)
+{
+    if (parser->event == HTTP_GOT_END || http_parser_idle(parser)) {
+        return parser->event == HTTP_GOT_END ? HTTP_GOT_END : HTTP_NEED_MORE;
+    }
+    if (parser->event != HTTP_BROKEN && parser->head_done && parser->head.until_eof) {
+        parser->event = HTTP_GOT_END;
+        return HTTP_GOT_END;
+    }
+    (void)fail(parser, 400, "connection ended inside a message");
+    return HTTP_BROKEN;
+}
