@@ -40,7 +40,7 @@ static int hex_digit(char byte)
     if (byte >= '0' && byte <= '9') {
         return byte - '0';
     }
-    char lower = (char)(byte | 0x20);
+    int lower = (unsigned char)byte | 0x20;
     return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
 }
 
@@ -101,6 +101,7 @@ static bool check_number(struct cursor *cursor)
 static bool check_value(struct cursor *cursor, int depth);
 
 /* Members of an object or items of an array, behind the opening bracket. */
+/* NOLINTNEXTLINE(misc-no-recursion): bounded by JSON_IN_DEPTH_MAX. */
 static bool check_members(struct cursor *cursor, int depth, char close)
 {
     if (take(cursor, close)) {
@@ -117,7 +118,7 @@ static bool check_members(struct cursor *cursor, int depth, char close)
     return take(cursor, close);
 }
 
-/* Recursion is bounded by JSON_IN_DEPTH_MAX. */
+/* NOLINTNEXTLINE(misc-no-recursion): bounded by JSON_IN_DEPTH_MAX. */
 static bool check_value(struct cursor *cursor, int depth)
 {
     skip_space(cursor);

@@ -85,6 +85,7 @@ static bool put_token(struct buf *out, uint64_t token)
 }
 
 /* A string, a list of strings, of token ids, or of lists of token ids (two levels, no more). */
+/* NOLINTNEXTLINE(misc-no-recursion): bounded by `levels`. */
 static bool put_prompt(struct buf *out, struct json_in prompt, int levels)
 {
     if (json_in_kind(prompt) == '"') {

@@ -4,7 +4,7 @@
 #include "base/check.h"
 #include "config/options.h"
 
-enum { NAME_BYTES_MAX = 48, CANDIDATES_TEXT_MAX = 512, NEAR_ENOUGH = 3 };
+enum { NAME_BYTES_MAX = 48, CANDIDATES_TEXT_MAX = 1024, NEAR_ENOUGH = 3 };
 
 /* Where a flag's name ends in an argument: at its '=' or its end. */
 static size_t name_size(const char *argument)
@@ -65,25 +65,17 @@ static void refuse_unknown(struct loader *loader, const char *argument, size_t s
 
 static void refuse_ambiguous(struct loader *loader, const char *argument, size_t size)
 {
-    char names[CANDIDATES_TEXT_MAX] = "";
-    size_t used = 0;
+    struct buf names;
+    buf_init(&names, loader->config->mem, CANDIDATES_TEXT_MAX);
     for (size_t i = 0; i < OPTION_ID_COUNT; i++) {
         const char *flag = options[i].flag;
-        if (flag == NULL || !starts_with(flag, argument, size)) {
-            continue;
+        if (flag != NULL && starts_with(flag, argument, size)) {
+            (void)buf_printf(&names, "%s%s", names.size == 0 ? "" : ", ", flag); /* A hint. */
         }
-        size_t length = strlen(flag);
-        if (used + length + 3 > sizeof names) {
-            break;
-        }
-        if (used > 0) {
-            memcpy(names + used, ", ", 2);
-            used += 2;
-        }
-        memcpy(names + used, flag, length + 1);
-        used += length;
     }
-    loader_error(loader, "option %.*s is ambiguous: it could be %s", (int)size, argument, names);
+    loader_error(loader, "option %.*s is ambiguous: it could be %.*s", (int)size, argument,
+                 (int)names.size, names.size == 0 ? "" : names.data);
+    buf_fini(&names);
 }
 
 /* -1, with the reason recorded: no option of that name. */

@@ -9,6 +9,7 @@
 #define MS     UINT64_C(1000000)
 #define SECOND (MS * 1000)
 #define HOUR   (SECOND * 3600)
+#define DAY    (HOUR * 24)
 
 #define FIELD(name) ((int)offsetof(struct config, name))
 
@@ -156,7 +157,7 @@ const struct option options[OPTION_ID_COUNT] = {
                               .kind = OPTION_DURATION,
                               .fallback = "off",
                               .min = SECOND,
-                              .max = 21 * 24 * HOUR,
+                              .max = DAY * 21,
                               .may_be_off = true,
                               .field = FIELD(max_entry_age_ns),
                               .help = "A prefix unused at a backend for longer no longer counts."},

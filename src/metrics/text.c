@@ -39,6 +39,24 @@ static bool is_name(const char *name, bool colon_allowed)
     return true;
 }
 
+/* The second byte's range depends on the first: no overlong forms, surrogates or codes past
+ * U+10FFFF. */
+static bool is_second_byte(unsigned char lead, unsigned char second)
+{
+    switch (lead) {
+    case 0xe0:
+        return second >= 0xa0;
+    case 0xed:
+        return second <= 0x9f;
+    case 0xf0:
+        return second >= 0x90;
+    case 0xf4:
+        return second <= 0x8f;
+    default:
+        return true;
+    }
+}
+
 /* Length of the UTF-8 sequence at `bytes`, 0 if it is none: overlong forms, surrogates and cut
  * sequences are none. */
 static size_t utf8_length(const unsigned char *bytes, size_t size)
@@ -53,8 +71,7 @@ static size_t utf8_length(const unsigned char *bytes, size_t size)
             return 0;
         }
     }
-    if ((lead == 0xe0 && bytes[1] < 0xa0) || (lead == 0xed && bytes[1] > 0x9f) ||
-        (lead == 0xf0 && bytes[1] < 0x90) || (lead == 0xf4 && bytes[1] > 0x8f)) {
+    if (length > 1 && !is_second_byte(lead, bytes[1])) {
         return 0;
     }
     return length;
