@@ -24,11 +24,11 @@
 extern "C" {
 #endif
 
-#define HASHTRIE_CHUNK_SIZE_DEFAULT 128u
-#define HASHTRIE_CHUNK_SIZE_MIN     64u
-#define HASHTRIE_CHUNK_SIZE_MAX     4096u
+#define HASHTRIE_CHUNK_SIZE_DEFAULT 128U
+#define HASHTRIE_CHUNK_SIZE_MIN     64U
+#define HASHTRIE_CHUNK_SIZE_MAX     4096U
 #define HASHTRIE_CHUNK_COUNT_MAX \
-    0xfffffu /* Chunks of a prompt that count; later ones are left out. */
+    0xfffffU /* Chunks of a prompt that count; later ones are left out. */
 #define HASHTRIE_HASH_SEED UINT64_C(0x6861736874726965) /* "hashtrie": of namespaces. */
 
 /*

@@ -29,10 +29,10 @@
 extern "C" {
 #endif
 
-#define HASHTRIE_HOLDERS_MAX     64u    /* A node with more counts as held by every endpoint. */
-#define HASHTRIE_ENDPOINTS_MAX   65535u /* Known at one time. */
+#define HASHTRIE_HOLDERS_MAX     64U    /* A node with more counts as held by every endpoint. */
+#define HASHTRIE_ENDPOINTS_MAX   65535U /* Known at one time. */
 #define HASHTRIE_BUDGET_MIN      (UINT64_C(1) << 20)
-#define HASHTRIE_ENTRY_AGE_MAX_S (21u * 24u * 3600u) /* Largest max_entry_age_s. */
+#define HASHTRIE_ENTRY_AGE_MAX_S (21U * 24U * 3600U) /* Largest max_entry_age_s. */
 
 struct hashtrie;
 

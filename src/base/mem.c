@@ -33,7 +33,7 @@ static size_t round_up(size_t size, size_t unit)
 size_t mem_charge(size_t size)
 {
     if (size >= MAPPED_FROM_BYTES) {
-        return round_up(size + 2 * MALLOC_HEADER_BYTES, PAGE_BYTES);
+        return round_up(size + MALLOC_HEADER_BYTES + MALLOC_HEADER_BYTES, PAGE_BYTES);
     }
     size_t bytes = round_up(size + MALLOC_HEADER_BYTES, MALLOC_ALIGNMENT);
     return bytes < MALLOC_BYTES_MIN ? MALLOC_BYTES_MIN : bytes;

@@ -31,7 +31,8 @@ size_t mem_charge(size_t size);
 void *mem_alloc(struct mem *mem,
                 size_t size); /* NULL: over the limit or out of memory. size > 0. */
 void *mem_alloc_zero(struct mem *mem, size_t size);
-/* For cache lines: `alignment` is a power of two up to 4096. Freed by mem_free_aligned() with the same two figures. */
+/* For cache lines: `alignment` is a power of two up to 4096. Freed by mem_free_aligned() with the
+ * same two figures. */
 void *mem_alloc_aligned(struct mem *mem, size_t size, size_t alignment);
 void mem_free_aligned(struct mem *mem, void *pointer, size_t size, size_t alignment);
 void *mem_realloc(struct mem *mem, void *old, size_t old_size,

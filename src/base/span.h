@@ -28,7 +28,7 @@ static inline bool span_is(struct span span, const char *text)
 
 static inline char span_lower(char byte)
 {
-    return byte >= 'A' && byte <= 'Z' ? (char)(byte + ('a' - 'A')) : byte;
+    return (char)(byte >= 'A' && byte <= 'Z' ? byte | 0x20 : byte);
 }
 
 /* ASCII letters without regard to case; `text` in lower case. */

@@ -9,7 +9,7 @@ enum {
 };
 
 /* Weight of the newest sample of the prefill rate. */
-static const double RATE_WEIGHT = 0.2;
+static const double rate_weight = 0.2;
 
 struct route_fleet *route_fleet_new(struct mem *mem, uint64_t seed)
 {
@@ -257,7 +257,7 @@ void route_learn_prefill(struct route_fleet *fleet, size_t endpoint, uint64_t qu
     }
     double *rate = &fleet->endpoints[endpoint].ns_per_byte;
     double sample = (double)elapsed_ns / (double)queued_bytes;
-    *rate = *rate == 0 ? sample : *rate + RATE_WEIGHT * (sample - *rate);
+    *rate = *rate == 0 ? sample : *rate + rate_weight * (sample - *rate);
 }
 
 uint64_t route_prefill_ns(const struct route_fleet *fleet, size_t endpoint)

@@ -1,7 +1,7 @@
 /* Picking an endpoint. */
 #include "route/fleet.h"
 
-static const char *const OUTCOME_NAMES[ROUTE_OUTCOME_COUNT] = {
+static const char *const outcome_names[ROUTE_OUTCOME_COUNT] = {
     [ROUTE_HOLDER] = "holder",       [ROUTE_SHORTER] = "shorter",     [ROUTE_SPREAD] = "spread",
     [ROUTE_NO_HOLDER] = "no_holder", [ROUTE_NO_PROMPT] = "no_prompt", [ROUTE_ROTATED] = "rotated",
 };
@@ -9,7 +9,7 @@ static const char *const OUTCOME_NAMES[ROUTE_OUTCOME_COUNT] = {
 const char *route_outcome_name(enum route_outcome outcome)
 {
     REQUIRE(outcome < ROUTE_OUTCOME_COUNT);
-    return OUTCOME_NAMES[outcome];
+    return outcome_names[outcome];
 }
 
 const char *route_policy_name(enum route_policy policy)

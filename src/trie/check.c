@@ -14,12 +14,25 @@ struct recount {
     uint64_t children; /* Sum of child counts; every node but the root is somebody's child. */
 };
 
-#define EXPECT(condition)      \
-    do {                       \
-        if (!(condition)) {    \
-            return #condition; \
-        }                      \
-    } while (0)
+/* Something that must be so. A list of them ends with a NULL text. */
+struct fact {
+    bool holds;
+    const char *text;
+};
+
+#define FACT(condition)         \
+    {                           \
+        (condition), #condition \
+    }
+#define FACTS(...) first_breach((const struct fact[]){__VA_ARGS__, {true, NULL}})
+
+static const char *first_breach(const struct fact *facts)
+{
+    while (facts->text != NULL && facts->holds) {
+        facts++;
+    }
+    return facts->text;
+}
 
 static size_t holder_bytes(const struct node *node)
 {
@@ -48,33 +61,41 @@ static bool edge_leads_here(const struct hashtrie *trie, uint32_t index, const s
     return false;
 }
 
-static const char *check_node(const struct hashtrie *trie, uint32_t index, const struct node *node,
-                              struct recount *sum)
+static bool batch_points_back(const struct hashtrie *trie, uint32_t index, const struct node *node)
 {
-    const struct node *parent = slab_find(&trie->slab, node->parent);
-    EXPECT(parent != NULL);
-    EXPECT(node->depth == node_depth_end(parent));
-    EXPECT((node->length == 0) == (node->parent == NODE_ROOT));
-    EXPECT(node->length <= TRIE_RUN_LENGTH_MAX);
-    EXPECT(node->length == 0 || (uint32_t)node->end == node_run(node)[node->length - 1]);
-    EXPECT(edge_leads_here(trie, index, node));
-    EXPECT(node->holder_count <= HASHTRIE_HOLDERS_MAX || node->holder_count == TRIE_HELD_BY_ALL);
-    EXPECT(node->bucket <= trie->bucket);
-    EXPECT(!node_is_dirty(node) || (trie->attached && node->length > 0));
-    if (node->batch_pos != NODE_BATCH_NONE) {
-        EXPECT(trie->batch != NULL && node->batch_pos < trie->batch->count);
-        EXPECT(trie->batch->entries[node->batch_pos].node == index);
-        sum->in_batch++;
-    }
+    return trie->batch != NULL && node->batch_pos < trie->batch->count &&
+           trie->batch->entries[node->batch_pos].node == index;
+}
+
+static void count_node(const struct node *node, struct recount *sum)
+{
     sum->chunks += node->length;
     sum->run_bytes +=
         node->length > NODE_RUN_INLINE ? mem_charge(node->length * sizeof(uint32_t)) : 0;
     sum->holder_bytes += holder_bytes(node);
+    sum->in_batch += node->batch_pos != NODE_BATCH_NONE;
     if (node_is_dirty(node)) {
         sum->dirty++;
         sum->dirty_bytes += dirty_node_bytes(node);
     }
-    return NULL;
+}
+
+static const char *check_node(const struct hashtrie *trie, uint32_t index, const struct node *node)
+{
+    const struct node *parent = slab_find(&trie->slab, node->parent);
+    if (parent == NULL) {
+        return "parent is a node";
+    }
+    return FACTS(
+        FACT(node->depth == node_depth_end(parent)),
+        FACT((node->length == 0) == (node->parent == NODE_ROOT)),
+        FACT(node->length <= TRIE_RUN_LENGTH_MAX),
+        FACT(node->length == 0 || (uint32_t)node->end == node_run(node)[node->length - 1]),
+        FACT(edge_leads_here(trie, index, node)),
+        FACT(node->holder_count <= HASHTRIE_HOLDERS_MAX || node->holder_count == TRIE_HELD_BY_ALL),
+        FACT(node->bucket <= trie->bucket),
+        FACT(!node_is_dirty(node) || (trie->attached && node->length > 0)),
+        FACT(node->batch_pos == NODE_BATCH_NONE || batch_points_back(trie, index, node)));
 }
 
 static const char *check_nodes(const struct hashtrie *trie, struct recount *sum)
@@ -86,16 +107,15 @@ static const char *check_nodes(const struct hashtrie *trie, struct recount *sum)
         }
         sum->nodes++;
         sum->children += node->child_count;
-        const char *breach = index == NODE_ROOT ? NULL : check_node(trie, index, node, sum);
+        count_node(node, sum);
+        const char *breach = index == NODE_ROOT ? NULL : check_node(trie, index, node);
         if (breach != NULL) {
             return breach;
         }
     }
-    EXPECT(sum->nodes == trie->slab.node_count);
-    EXPECT(sum->chunks == trie->chunk_count);
-    EXPECT(sum->children == sum->nodes - 1);
-    EXPECT(trie->edges.edge_count == sum->nodes - 1);
-    return NULL;
+    return FACTS(FACT(sum->nodes == trie->slab.node_count), FACT(sum->chunks == trie->chunk_count),
+                 FACT(sum->children == sum->nodes - 1),
+                 FACT(trie->edges.edge_count == sum->nodes - 1));
 }
 
 /*
@@ -106,52 +126,57 @@ static const char *check_lru(const struct hashtrie *trie, const struct recount *
 {
     size_t met = 0;
     uint32_t prev = NODE_NONE;
+    const char *breach = NULL;
     seen[NODE_ROOT] = 1;
-    for (uint32_t index = trie->lru_head; index != NODE_NONE;
-         index = node_at(trie, index)->lru_next) {
+    for (uint32_t index = trie->lru_head; index != NODE_NONE && breach == NULL; met++) {
         const struct node *node = slab_find(&trie->slab, index);
-        EXPECT(node != NULL);
-        EXPECT(node->lru_prev == prev);
-        EXPECT(seen[index] == 0);
-        EXPECT(seen[node->parent] != 0); /* The parent is nearer the head. */
+        if (node == NULL) {
+            return "the LRU list holds nodes alone";
+        }
+        breach = FACTS(FACT(node->lru_prev == prev), FACT(seen[index] == 0),
+                       FACT(seen[node->parent] != 0)); /* The parent is nearer the head. */
         seen[index] = 1;
         seen[node->parent]++;
         prev = index;
-        met++;
+        index = node->lru_next;
     }
-    EXPECT(prev == trie->lru_tail);
-    EXPECT(met == sum->nodes - 1);
-    for (uint32_t index = 0; index < slab_index_end(&trie->slab); index++) {
+    for (uint32_t index = 0; index < slab_index_end(&trie->slab) && breach == NULL; index++) {
         const struct node *node = slab_find(&trie->slab, index);
-        EXPECT(node == NULL || seen[index] == 1 + node->child_count);
+        breach = FACTS(FACT(node == NULL || seen[index] == 1 + node->child_count));
     }
-    return NULL;
+    return breach != NULL ? breach
+                          : FACTS(FACT(prev == trie->lru_tail), FACT(met == sum->nodes - 1));
+}
+
+static size_t batch_links(const struct hashtrie *trie)
+{
+    size_t links = 0;
+    for (size_t i = 0; trie->batch != NULL && i < trie->batch->count; i++) {
+        links += trie->batch->entries[i].node != NODE_NONE;
+    }
+    return links;
 }
 
 static const char *check_dirty(const struct hashtrie *trie, const struct recount *sum)
 {
     size_t met = 0;
     uint32_t prev = NODE_NONE;
-    for (uint32_t index = trie->dirty_head; index != NODE_NONE && met <= sum->dirty;
-         index = node_at(trie, index)->dirty_next) {
+    const char *breach = NULL;
+    for (uint32_t index = trie->dirty_head; index != NODE_NONE && breach == NULL; met++) {
         const struct node *node = slab_find(&trie->slab, index);
-        EXPECT(node != NULL && node_is_dirty(node));
-        EXPECT(node->dirty_prev == prev);
-        prev = index;
-        met++;
-    }
-    EXPECT(met == sum->dirty);
-    EXPECT(prev == trie->dirty_tail);
-    EXPECT(trie->dirty_count == sum->dirty);
-    EXPECT(trie->dirty_bytes == sum->dirty_bytes);
-    if (trie->batch != NULL) {
-        size_t linked = 0;
-        for (size_t i = 0; i < trie->batch->count; i++) {
-            linked += trie->batch->entries[i].node != NODE_NONE;
+        if (node == NULL) {
+            return "the dirty queue holds nodes alone";
         }
-        EXPECT(linked == sum->in_batch);
+        breach = FACTS(FACT(node_is_dirty(node)), FACT(node->dirty_prev == prev),
+                       FACT(met < sum->dirty));
+        prev = index;
+        index = node->dirty_next;
     }
-    return NULL;
+    return breach != NULL ? breach
+                          : FACTS(FACT(met == sum->dirty), FACT(prev == trie->dirty_tail),
+                                  FACT(trie->dirty_count == sum->dirty),
+                                  FACT(trie->dirty_bytes == sum->dirty_bytes),
+                                  FACT(sum->in_batch == batch_links(trie)));
 }
 
 static size_t endpoint_bytes(const struct hashtrie *trie)
@@ -176,9 +201,8 @@ static const char *check_bytes(const struct hashtrie *trie, const struct recount
 {
     size_t bytes = mem_charge(sizeof *trie) + slab_bytes(&trie->slab) + edges_bytes(&trie->edges) +
                    endpoint_bytes(trie) + sum->run_bytes + sum->holder_bytes;
-    EXPECT(bytes == trie->mem.bytes_used);
-    EXPECT(trie->mem.bytes_peak <= trie->mem.bytes_limit);
-    return NULL;
+    return FACTS(FACT(bytes == trie->mem.bytes_used),
+                 FACT(trie->mem.bytes_peak <= trie->mem.bytes_limit));
 }
 
 static const char *check_links(const struct hashtrie *trie, const struct recount *sum)

@@ -57,16 +57,6 @@ static void queue_front(struct hashtrie *trie, uint32_t index)
     trie->dirty_progress--;
 }
 
-static void set_flags(struct node *node, uint32_t flags)
-{
-    node->flags = (node->flags | flags) & 0x1fffu;
-}
-
-static void clear_flags(struct node *node, uint32_t flags)
-{
-    node->flags &= ~flags & 0x1fffu;
-}
-
 void dirty_mark(struct hashtrie *trie, uint32_t index, uint32_t flags)
 {
     struct node *node = node_at(trie, index);
@@ -74,7 +64,7 @@ void dirty_mark(struct hashtrie *trie, uint32_t index, uint32_t flags)
         return;
     }
     bool queued = node_is_dirty(node);
-    set_flags(node, flags);
+    node_set_flags(node, flags);
     if (!queued) {
         queue_between(trie, trie->dirty_tail, index, NODE_NONE);
         if (trie->wake != NULL && trie_checkpoint_due(trie)) {
@@ -91,8 +81,8 @@ void dirty_split(struct hashtrie *trie, uint32_t lower_index, uint32_t upper_ind
     struct node *lower = node_at(trie, lower_index);
     struct node *upper = node_at(trie, upper_index);
     bool queued = node_is_dirty(lower);
-    set_flags(upper, (lower->flags & NODE_NEW) | NODE_STRUCT | NODE_STATE);
-    set_flags(lower, NODE_STRUCT | NODE_STATE);
+    node_set_flags(upper, (lower->flags & NODE_NEW) | NODE_STRUCT | NODE_STATE);
+    node_set_flags(lower, NODE_STRUCT | NODE_STATE);
     if (queued) {
         queue_between(trie, lower_index, upper_index, lower->dirty_next);
         trie->dirty_progress--;
@@ -108,7 +98,7 @@ void dirty_requeue_front(struct hashtrie *trie, uint32_t index, uint32_t flags)
     if (node_is_dirty(node)) {
         queue_remove(trie, index);
     }
-    set_flags(node, flags);
+    node_set_flags(node, flags);
     queue_front(trie, index);
 }
 
@@ -117,7 +107,7 @@ void dirty_forget(struct hashtrie *trie, uint32_t index)
     struct node *node = node_at(trie, index);
     if (node_is_dirty(node)) {
         queue_remove(trie, index);
-        clear_flags(node, NODE_STRUCT | NODE_STATE);
+        node_clear_flags(node, NODE_STRUCT | NODE_STATE);
     }
     if (node->batch_pos != NODE_BATCH_NONE) {
         trie->batch->entries[node->batch_pos].node = NODE_NONE;
@@ -216,8 +206,8 @@ size_t trie_batch_take(struct hashtrie *trie, struct trie_batch *batch, size_t c
         entry->found = NULL;
         entry->node = index;
         queue_remove(trie, index);
-        clear_flags(node, NODE_STRUCT | NODE_STATE);
-        node->batch_pos = batch->count & 0x7ffu;
+        node_clear_flags(node, NODE_STRUCT | NODE_STATE);
+        node_set_batch_pos(node, batch->count);
         batch->count++;
         taken++;
         trie->dirty_progress++;
@@ -243,7 +233,7 @@ static void release_entry(struct hashtrie *trie, const struct trie_entry *entry)
     switch (entry->outcome) {
     case TRIE_WRITTEN:
         if (same_key) {
-            clear_flags(node, NODE_NEW);
+            node_clear_flags(node, NODE_NEW);
         }
         break;
     case TRIE_FAILED:
@@ -285,7 +275,7 @@ void trie_attach(struct hashtrie *trie, trie_wake *wake, void *user, uint32_t ne
     while (trie->dirty_head != NODE_NONE) { /* What another store was to be told. */
         uint32_t index = trie->dirty_head;
         queue_remove(trie, index);
-        clear_flags(node_at(trie, index), NODE_STRUCT | NODE_STATE);
+        node_clear_flags(node_at(trie, index), NODE_STRUCT | NODE_STATE);
     }
     trie->attached = wake != NULL;
     trie->wake = wake;

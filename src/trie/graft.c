@@ -77,7 +77,7 @@ static uint32_t shared_length(const struct node *node, const struct trie_record 
 static void overwrite(struct hashtrie *trie, uint32_t index)
 {
     dirty_requeue_front(trie, index, NODE_STRUCT | NODE_STATE);
-    node_at(trie, index)->flags &= ~(uint32_t)NODE_NEW & 0x1fffu;
+    node_clear_flags(node_at(trie, index), NODE_NEW);
 }
 
 /* E is a prefix of N: N is split there, the upper half is E. */
@@ -92,8 +92,7 @@ static void merge_shorter(struct hashtrie *trie, uint32_t index, const struct tr
     struct node *upper = node_at(trie, upper_index);
     bool failed = false;
     (void)holders_load(trie, upper, found, &failed);
-    upper->flags &=
-        ~(uint32_t)(NODE_NEW | NODE_STRUCT) & 0x1fffu; /* Stored as it is, but for its holders. */
+    node_clear_flags(upper, NODE_NEW | NODE_STRUCT); /* Stored as it is, but for its holders. */
 }
 
 /* N is a prefix of E: E's rest becomes a child of N and is written before N, so that nothing of E
@@ -137,7 +136,7 @@ void graft_conflict(struct hashtrie *trie, uint32_t index, const struct trie_rec
     if (shared == node->length && shared == found->length && node->end == found->end) {
         (void)holders_load(trie, node, found, &failed);
         dirty_requeue_front(trie, index, NODE_STATE);
-        node->flags &= ~(uint32_t)(NODE_NEW | NODE_STRUCT) & 0x1fffu;
+        node_clear_flags(node, NODE_NEW | NODE_STRUCT);
     } else if (shared == found->length && shared < node->length) {
         merge_shorter(trie, index, found);
     } else if (shared == node->length && shared < found->length) {

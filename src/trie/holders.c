@@ -102,7 +102,7 @@ static bool replace(struct hashtrie *trie, struct node *node, const struct holde
     } else if (count == 1) {
         node->holders.one = from[0];
     }
-    node->holder_count = count & 0xffu;
+    node_set_holder_count(node, count);
     return true;
 }
 
@@ -127,7 +127,7 @@ static bool add(struct hashtrie *trie, struct node *node, struct holder holder)
     }
     if (has_array(node) && node->holder_count < capacity_for(node->holder_count)) {
         node->holders.many[node->holder_count] = holder;
-        node->holder_count = (node->holder_count + 1) & 0xffu;
+        node_set_holder_count(node, node->holder_count + 1);
         return true;
     }
     struct holder live[HASHTRIE_HOLDERS_MAX + 1];

@@ -24,7 +24,7 @@ enum {
 };
 
 #define NODE_NONE UINT32_MAX
-#define NODE_ROOT 0u
+#define NODE_ROOT UINT32_C(0)
 
 enum node_flag {
     NODE_STRUCT = 1, /* Key or run not in the store as it is here. */
@@ -83,6 +83,37 @@ static inline const uint32_t *node_run(const struct node *node)
 static inline uint32_t node_fp(const struct node *node)
 {
     return node->length == 0 ? (uint32_t)node->end : node_run(node)[0];
+}
+
+/* Bit fields take no more than their width: these keep conversions in one place. */
+static inline void node_set_depth(struct node *node, uint32_t depth)
+{
+    node->depth = depth & 0xfffffU;
+}
+
+static inline void node_set_length(struct node *node, uint32_t length)
+{
+    node->length = length & 0xfffU;
+}
+
+static inline void node_set_batch_pos(struct node *node, size_t position)
+{
+    node->batch_pos = (uint32_t)position & 0x7ffU;
+}
+
+static inline void node_set_holder_count(struct node *node, uint32_t count)
+{
+    node->holder_count = count & 0xffU;
+}
+
+static inline void node_set_flags(struct node *node, uint32_t flags)
+{
+    node->flags = (node->flags | flags) & 0x1fffU;
+}
+
+static inline void node_clear_flags(struct node *node, uint32_t flags)
+{
+    node->flags &= ~flags & 0x1fffU;
 }
 
 static inline uint32_t node_depth_end(const struct node *node)

@@ -35,7 +35,7 @@ static void run_set(struct node *node, uint32_t *array, const uint32_t *from, ui
     } else {
         memmove(node->run.few, from, run_bytes(length));
     }
-    node->length = length & 0xfffu;
+    node_set_length(node, length);
 }
 
 uint32_t nodes_add_namespace(struct hashtrie *trie, uint64_t namespace_hash)
@@ -82,10 +82,10 @@ uint32_t nodes_add(struct hashtrie *trie, const struct node_spec *spec)
     struct node *node = node_at(trie, index);
     *node = (struct node){.end = spec->end,
                           .parent = spec->parent,
-                          .depth = node_depth_end(parent) & 0xfffffu,
-                          .length = spec->length & 0xfffu,
                           .bucket = trie->bucket,
                           .batch_pos = NODE_BATCH_NONE};
+    node_set_depth(node, node_depth_end(parent));
+    node_set_length(node, spec->length);
     if (array != NULL) {
         node->run.many = array;
     }
@@ -159,7 +159,7 @@ uint32_t nodes_split(struct hashtrie *trie, uint32_t index, uint32_t length, uin
     upper->depth = lower->depth;
     upper->parent = lower->parent;
     upper->child_count = 1;
-    lower->depth = (lower->depth + length) & 0xfffffu;
+    node_set_depth(lower, lower->depth + length);
     lower->parent = parts.upper;
     edges_insert(&trie->edges, &trie->slab, &trie->mem, parts.upper);
     edges_insert(&trie->edges, &trie->slab, &trie->mem, index);

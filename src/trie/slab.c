@@ -6,6 +6,7 @@ enum {
     SEGMENT_BYTES = SLAB_SEGMENT_NODES * (int)sizeof(struct node),
     SEGMENT_CAPACITY_FIRST = 8,
     PLACE_NONE = UINT16_MAX,
+    POINTER_BYTES = sizeof(void *),
 };
 
 #define SEGMENT_NONE UINT32_MAX
@@ -21,7 +22,7 @@ void slab_fini(struct slab *slab, struct mem *mem)
     for (size_t i = 0; i < slab->segment_count; i++) {
         mem_free_aligned(mem, slab->nodes[i], SEGMENT_BYTES, sizeof(struct node));
     }
-    mem_free(mem, slab->nodes, slab->segment_capacity * sizeof *slab->nodes);
+    mem_free(mem, slab->nodes, slab->segment_capacity * POINTER_BYTES);
     mem_free(mem, slab->segments, slab->segment_capacity * sizeof *slab->segments);
     slab_init(slab);
 }
@@ -67,10 +68,10 @@ static bool directory_grow(struct slab *slab, struct mem *mem)
     if (capacity > NODE_NONE >> SLAB_SEGMENT_BITS) {
         return false;
     }
-    struct node **nodes = mem_alloc(mem, capacity * sizeof *nodes);
+    struct node **nodes = mem_alloc(mem, capacity * POINTER_BYTES);
     struct slab_segment *segments = mem_alloc(mem, capacity * sizeof *segments);
     if (nodes == NULL || segments == NULL) {
-        mem_free(mem, nodes, capacity * sizeof *nodes);
+        mem_free(mem, nodes, capacity * POINTER_BYTES);
         mem_free(mem, segments, capacity * sizeof *segments);
         return false;
     }
@@ -78,7 +79,7 @@ static bool directory_grow(struct slab *slab, struct mem *mem)
         nodes[i] = slab->nodes[i];
         segments[i] = slab->segments[i];
     }
-    mem_free(mem, slab->nodes, old * sizeof *nodes);
+    mem_free(mem, slab->nodes, old * POINTER_BYTES);
     mem_free(mem, slab->segments, old * sizeof *segments);
     slab->nodes = nodes;
     slab->segments = segments;
@@ -116,7 +117,7 @@ static bool segment_add(struct slab *slab, struct mem *mem)
     if (number == SEGMENT_NONE) {
         return false;
     }
-    struct node *nodes = mem_alloc_aligned(mem, SEGMENT_BYTES, sizeof *nodes);
+    struct node *nodes = mem_alloc_aligned(mem, SEGMENT_BYTES, sizeof(struct node));
     if (nodes == NULL) {
         number_give_back(slab, number);
         return false;
@@ -185,7 +186,7 @@ size_t slab_bytes(const struct slab *slab)
 {
     size_t bytes = 0;
     if (slab->segment_capacity > 0) {
-        bytes += mem_charge(slab->segment_capacity * sizeof *slab->nodes);
+        bytes += mem_charge(slab->segment_capacity * POINTER_BYTES);
         bytes += mem_charge(slab->segment_capacity * sizeof *slab->segments);
     }
     for (size_t i = 0; i < slab->segment_count; i++) {
