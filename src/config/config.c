@@ -23,7 +23,8 @@ enum { ERRORS_BYTES_MAX = 64 * 1024, LINE_BYTES_MAX = 1024, SHARE_OF_LIMIT = 4 }
 
 /* A message is one line for a terminal and a log: control characters, which may come from a value,
  * become '?'. */
-static bool append_line(struct buf *out, const char *prefix, const char *format, va_list arguments)
+__attribute__((format(printf, 3, 0))) static bool append_line(struct buf *out, const char *prefix,
+                                                              const char *format, va_list arguments)
 {
     char line[LINE_BYTES_MAX];
     int length = vsnprintf(line, sizeof line, format, arguments);
