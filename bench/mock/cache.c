@@ -2,7 +2,7 @@
 
 #include "base/check.h"
 
-enum { NONE = UINT32_MAX };
+#define NONE UINT32_MAX /* No block. */
 
 struct block {
     uint64_t hash;
