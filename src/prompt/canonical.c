@@ -1,0 +1,225 @@
+/*
+ * Any JSON value in a form that depends on its meaning alone: keys sorted by their bytes, the last
+ * of equal ones kept, no white space, strings decoded, numbers as they came.
+ *
+ *     object  0xff '{'  { 0xff 'k' key  value }  0xff '}'        true   0xff 't'
+ *     array   0xff '['  { value }                0xff ']'        false  0xff 'f'
+ *     string  0xff 's' text                                      null   0xff 'z'
+ *     number  0xff 'n' text
+ *
+ * No recursion: open containers are frames of the reader, JSON_DEPTH_MAX at most as the parser has
+ * checked; members of open objects are a stack, too.
+ */
+#include <string.h>
+
+#include "base/check.h"
+#include "prompt/internal.h"
+
+enum { INSERTION_SORT_MAX = 12 };
+
+static struct span member_key(const struct prompt_reader *reader, const struct member *member)
+{
+    bool decoded = (member->size & MEMBER_DECODED) != 0;
+    const char *base = decoded ? reader->decoded.data : reader->body;
+    return (struct span){.data = base + member->at, .size = member->size & ~MEMBER_DECODED};
+}
+
+/* By key, then by place. */
+static bool member_less(const struct prompt_reader *reader, const struct member *a,
+                        const struct member *b)
+{
+    struct span x = member_key(reader, a);
+    struct span y = member_key(reader, b);
+    size_t common = x.size < y.size ? x.size : y.size;
+    int order = common == 0 ? 0 : memcmp(x.data, y.data, common);
+    if (order == 0 && x.size == y.size) {
+        return a->value < b->value;
+    }
+    return order != 0 ? order < 0 : x.size < y.size;
+}
+
+static void sort_few(const struct prompt_reader *reader, struct member *members, size_t count)
+{
+    for (size_t i = 1; i < count; i++) {
+        struct member member = members[i];
+        size_t at = i;
+        while (at > 0 && member_less(reader, &member, &members[at - 1])) {
+            members[at] = members[at - 1];
+            at--;
+        }
+        members[at] = member;
+    }
+}
+
+static void sift_down(const struct prompt_reader *reader, struct member *heap, size_t at,
+                      size_t count)
+{
+    struct member member = heap[at];
+    for (size_t child; (child = 2 * at + 1) < count; at = child) {
+        if (child + 1 < count && member_less(reader, &heap[child], &heap[child + 1])) {
+            child++;
+        }
+        if (!member_less(reader, &member, &heap[child])) {
+            break;
+        }
+        heap[at] = heap[child];
+    }
+    heap[at] = member;
+}
+
+/* Heap sort: no input makes it quadratic, and it needs no memory. */
+static void sort_many(const struct prompt_reader *reader, struct member *members, size_t count)
+{
+    for (size_t i = count / 2; i-- > 0;) {
+        sift_down(reader, members, i, count);
+    }
+    for (size_t last = count - 1; last > 0; last--) {
+        struct member most = members[0];
+        members[0] = members[last];
+        members[last] = most;
+        sift_down(reader, members, 0, last);
+    }
+}
+
+static struct member *members_of(struct prompt_reader *reader)
+{
+    return (struct member *)(void *)reader->members.data;
+}
+
+/* Pushes a member; a key with escapes is decoded behind the others. */
+static bool push_member(struct prompt_reader *reader, struct json_value key,
+                        struct json_value value)
+{
+    struct span text = json_text(reader->json, key);
+    struct member member = {.value = value.token};
+    if (!json_is_escaped(reader->json, key)) {
+        member.at = (uint32_t)(text.data - reader->body);
+        member.size = (uint32_t)text.size;
+    } else {
+        struct buf *decoded = &reader->decoded;
+        if (!buf_reserve(decoded, text.size + JSON_DECODE_MIN)) {
+            return false;
+        }
+        member.at = (uint32_t)decoded->size;
+        size_t size =
+            json_decode(&text, decoded->data + decoded->size, decoded->capacity - decoded->size);
+        CHECK(text.size == 0);
+        member.size = (uint32_t)size | MEMBER_DECODED;
+        decoded->size += size;
+    }
+    return buf_append(&reader->members, &member, sizeof member);
+}
+
+/* The members of an object, sorted, on top of the stack. */
+static bool collect(struct prompt_reader *reader, struct json_value object, const char *skip,
+                    struct frame *frame)
+{
+    *frame = (struct frame){.object = true,
+                            .first = reader->members.size / sizeof(struct member),
+                            .decoded_size = reader->decoded.size};
+    struct json_cursor cursor = json_first(reader->json, object);
+    struct json_value key;
+    struct json_value value;
+    while (json_next_member(reader->json, &cursor, &key, &value)) {
+        bool skipped = skip != NULL && json_is_text(reader->json, key, skip);
+        if (!skipped && !push_member(reader, key, value)) {
+            return false;
+        }
+    }
+    frame->next = frame->first;
+    frame->end = reader->members.size / sizeof(struct member);
+    size_t count = frame->end - frame->first;
+    if (count > 1) {
+        struct member *members = members_of(reader) + frame->first;
+        (count <= INSERTION_SORT_MAX ? sort_few : sort_many)(reader, members, count);
+    }
+    return true;
+}
+
+/* Writes a scalar, or opens a container as *frame. True: opened. */
+static bool begin_value(struct emit *emit, struct json_value value, const char *skip,
+                        struct frame *frame)
+{
+    const struct json_parser *json = emit->reader->json;
+    switch (json_kind(json, value)) {
+    case JSON_OBJECT:
+        prompt_emit_tag(emit, '{');
+        emit->failed = emit->failed || !collect(emit->reader, value, skip, frame);
+        return true;
+    case JSON_ARRAY:
+        prompt_emit_tag(emit, '[');
+        *frame = (struct frame){.cursor = json_first(json, value)};
+        return true;
+    case JSON_STRING:
+        prompt_emit_tag(emit, 's');
+        prompt_emit_string(emit, value);
+        return false;
+    case JSON_NUMBER: {
+        struct span text = json_text(json, value);
+        prompt_emit_tag(emit, 'n');
+        prompt_emit_bytes(emit, text.data, text.size);
+        return false;
+    }
+    case JSON_TRUE:
+        prompt_emit_tag(emit, 't');
+        return false;
+    case JSON_FALSE:
+        prompt_emit_tag(emit, 'f');
+        return false;
+    case JSON_NULL:
+    case JSON_ABSENT:
+        break;
+    }
+    prompt_emit_tag(emit, 'z');
+    return false;
+}
+
+/* The next value inside a container, its key written before it. False: no more. */
+static bool next_value(struct emit *emit, struct frame *frame, struct json_value *value)
+{
+    struct prompt_reader *reader = emit->reader;
+    if (!frame->object) {
+        return json_next_element(reader->json, &frame->cursor, value);
+    }
+    if (frame->next == frame->end) {
+        return false;
+    }
+    const struct member *member = members_of(reader) + frame->next++;
+    while (frame->next < frame->end &&
+           span_equal(member_key(reader, member), member_key(reader, member + 1))) {
+        member++; /* The last of equal keys. */
+        frame->next++;
+    }
+    struct span key = member_key(reader, member);
+    prompt_emit_tag(emit, 'k');
+    prompt_emit_bytes(emit, key.data, key.size);
+    value->token = member->value;
+    return true;
+}
+
+static void end_container(struct emit *emit, const struct frame *frame)
+{
+    prompt_emit_tag(emit, frame->object ? '}' : ']');
+    if (frame->object) {
+        emit->reader->members.size = frame->first * sizeof(struct member);
+        emit->reader->decoded.size = frame->decoded_size;
+    }
+}
+
+void prompt_emit_canonical(struct emit *emit, struct json_value value, const char *skip)
+{
+    struct frame *frames = emit->reader->frames;
+    size_t depth = begin_value(emit, value, skip, &frames[0]) ? 1 : 0;
+    while (depth > 0 && !emit->failed) {
+        struct json_value inner;
+        if (!next_value(emit, &frames[depth - 1], &inner)) {
+            end_container(emit, &frames[--depth]);
+            continue;
+        }
+        struct frame frame;
+        if (begin_value(emit, inner, NULL, &frame)) {
+            CHECK(depth < JSON_DEPTH_MAX);
+            frames[depth++] = frame;
+        }
+    }
+}

@@ -1,0 +1,198 @@
+/* One message of a conversation: the part of the key's layout (see key.c) that repeats. */
+#include "base/check.h"
+#include "prompt/internal.h"
+
+#define NAME(text)                               \
+    {                                            \
+        .data = (text), .size = sizeof(text) - 1 \
+    }
+
+enum message_field {
+    MESSAGE_ROLE,
+    MESSAGE_CONTENT,
+    MESSAGE_NAME,
+    MESSAGE_TOOL_CALLS,
+    MESSAGE_TOOL_CALL_ID,
+    MESSAGE_REASONING,
+    MESSAGE_REASONING_CONTENT,
+    MESSAGE_FUNCTION_CALL,
+    MESSAGE_FIELD_COUNT,
+};
+
+static const struct span message_names[MESSAGE_FIELD_COUNT] = {
+    [MESSAGE_ROLE] = NAME("role"),
+    [MESSAGE_CONTENT] = NAME("content"),
+    [MESSAGE_NAME] = NAME("name"),
+    [MESSAGE_TOOL_CALLS] = NAME("tool_calls"),
+    [MESSAGE_TOOL_CALL_ID] = NAME("tool_call_id"),
+    [MESSAGE_REASONING] = NAME("reasoning"),
+    [MESSAGE_REASONING_CONTENT] = NAME("reasoning_content"),
+    [MESSAGE_FUNCTION_CALL] = NAME("function_call"),
+};
+
+/* Types of parts whose meaning is one string: part[field], or part[field][inner]. */
+static const struct part_type {
+    const char *type;
+    const char *field;
+    const char *inner; /* NULL: the field is the string itself. */
+    char tag;
+} part_types[] = {
+    {"text", "text", NULL, TAG_TEXT},
+    {"input_text", "text", NULL, TAG_TEXT},
+    {"output_text", "text", NULL, TAG_TEXT},
+    {"image_url", "image_url", "url", TAG_IMAGE},
+    {"input_image", "image_url", "url", TAG_IMAGE},
+    {"image", "source", "data", TAG_IMAGE},
+    {"image", "source", "url", TAG_IMAGE},
+    {"video_url", "video_url", "url", TAG_VIDEO},
+    {"audio_url", "audio_url", "url", TAG_AUDIO},
+    {"input_audio", "input_audio", "data", TAG_AUDIO},
+    {"refusal", "refusal", NULL, TAG_REFUSAL},
+    {"thinking", "thinking", NULL, TAG_REASONING},
+};
+
+void prompt_emit_piece(struct emit *emit, char tag, struct json_value value)
+{
+    enum json_kind kind = json_kind(emit->reader->json, value);
+    if (kind == JSON_ABSENT || kind == JSON_NULL) {
+        return;
+    }
+    prompt_emit_tag(emit, tag);
+    if (kind == JSON_STRING) {
+        prompt_emit_string(emit, value);
+    } else {
+        prompt_emit_tag(emit, TAG_JSON);
+        prompt_emit_canonical(emit, value, NULL);
+    }
+}
+
+static bool is_string(const struct json_parser *json, struct json_value value)
+{
+    return json_kind(json, value) == JSON_STRING;
+}
+
+/* The string that a part of a known type stands for; absent if it has another shape. */
+static struct json_value part_string(const struct json_parser *json, struct json_value part,
+                                     const struct part_type *type)
+{
+    struct json_value value = json_find(json, part, type->field);
+    if (type->inner != NULL && json_kind(json, value) == JSON_OBJECT) {
+        value = json_find(json, value, type->inner);
+    }
+    return is_string(json, value) ? value : json_absent();
+}
+
+/* A part's tag and string. False: no type that is known, or not in its shape. */
+static bool read_part(const struct json_parser *json, struct json_value part, char *tag,
+                      struct json_value *string)
+{
+    if (is_string(json, part)) {
+        *tag = TAG_TEXT;
+        *string = part;
+        return true;
+    }
+    struct json_value type = json_find(json, part, "type");
+    if (json_kind(json, type) == JSON_ABSENT) { /* vLLM takes {"text": "..."} as well. */
+        *tag = TAG_TEXT;
+        *string = json_find(json, part, "text");
+        return is_string(json, *string);
+    }
+    for (size_t i = 0; i < sizeof part_types / sizeof *part_types; i++) {
+        if (!json_is_text(json, type, part_types[i].type)) {
+            continue;
+        }
+        *tag = part_types[i].tag;
+        *string = part_string(json, part, &part_types[i]);
+        if (is_string(json, *string)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void emit_part(struct emit *emit, struct json_value part)
+{
+    char tag = TAG_JSON;
+    struct json_value string;
+    if (read_part(emit->reader->json, part, &tag, &string)) {
+        prompt_emit_tag(emit, tag);
+        prompt_emit_string(emit, string);
+    } else {
+        /* Anthropic's clients move this mark from turn to turn; it is not in the prompt. */
+        prompt_emit_tag(emit, TAG_JSON);
+        prompt_emit_canonical(emit, part, "cache_control");
+    }
+}
+
+/* The one text that `content` consists of, as a string or as a single part, is empty. */
+static bool content_is_blank(const struct json_parser *json, struct json_value content)
+{
+    struct json_cursor cursor = json_first(json, content);
+    struct json_value part = content;
+    struct json_value second;
+    if (json_kind(json, content) == JSON_ARRAY &&
+        (!json_next_element(json, &cursor, &part) || json_next_element(json, &cursor, &second))) {
+        return false;
+    }
+    char tag = TAG_JSON;
+    struct json_value string;
+    return read_part(json, part, &tag, &string) && tag == TAG_TEXT &&
+           json_text(json, string).size == 0;
+}
+
+static void emit_content(struct emit *emit, struct json_value content)
+{
+    const struct json_parser *json = emit->reader->json;
+    if (content_is_blank(json, content)) {
+        return; /* As if there was none: templates write the same. */
+    }
+    if (json_kind(json, content) != JSON_ARRAY) {
+        prompt_emit_piece(emit, TAG_TEXT, content);
+        return;
+    }
+    struct json_cursor cursor = json_first(json, content);
+    struct json_value part;
+    while (!emit->failed && json_next_element(json, &cursor, &part)) {
+        emit_part(emit, part);
+    }
+}
+
+/* Calls: none at all is the same as an empty list. */
+static void emit_calls(struct emit *emit, char tag, struct json_value calls)
+{
+    struct json_cursor cursor = json_first(emit->reader->json, calls);
+    struct json_value call;
+    if (json_kind(emit->reader->json, calls) != JSON_ARRAY ||
+        json_next_element(emit->reader->json, &cursor, &call)) {
+        prompt_emit_piece(emit, tag, calls);
+    }
+}
+
+void prompt_emit_turn(struct emit *emit, const char *role, struct json_value content)
+{
+    struct span text = span_of(role);
+    prompt_emit_tag(emit, TAG_MESSAGE);
+    prompt_emit_bytes(emit, text.data, text.size);
+    emit_content(emit, content);
+}
+
+void prompt_emit_message(struct emit *emit, struct json_value message)
+{
+    const struct json_parser *json = emit->reader->json;
+    struct json_value fields[MESSAGE_FIELD_COUNT];
+    prompt_find_fields(json, message, message_names, MESSAGE_FIELD_COUNT, fields);
+    if (!is_string(json, fields[MESSAGE_ROLE])) {
+        prompt_emit_tag(emit, TAG_JSON); /* Items of the Responses API, and nonsense. */
+        prompt_emit_canonical(emit, message, NULL);
+        return;
+    }
+    bool reasons = is_string(json, fields[MESSAGE_REASONING]);
+    prompt_emit_piece(emit, TAG_MESSAGE, fields[MESSAGE_ROLE]);
+    prompt_emit_piece(emit, TAG_NAME, fields[MESSAGE_NAME]);
+    prompt_emit_piece(emit, TAG_CALL_ID, fields[MESSAGE_TOOL_CALL_ID]);
+    prompt_emit_piece(emit, TAG_REASONING,
+                      fields[reasons ? MESSAGE_REASONING : MESSAGE_REASONING_CONTENT]);
+    emit_content(emit, fields[MESSAGE_CONTENT]);
+    emit_calls(emit, TAG_TOOL_CALLS, fields[MESSAGE_TOOL_CALLS]);
+    prompt_emit_piece(emit, TAG_FUNCTION_CALL, fields[MESSAGE_FUNCTION_CALL]);
+}
