@@ -116,7 +116,7 @@ static void test_same_to_the_engine(void **state)
          "{" M "\"instructions\":\"s\",\"input\":\"a\"}"},
         {SAME, MSG "[" U("\"a\"") "]}",
          "{" M "\"input\":[{\"type\":\"message\",\"role\":\"user\",\"content\":[{\"type\":\"input_"
-               "text\",\"text\":\"a\"}]}]}"},
+         "text\",\"text\":\"a\"}]}]}"},
         {SAME, MSG "[" U("[{\"type\":\"image_url\",\"image_url\":{\"url\":\"http://x\"}}]") "]}",
          MSG "[" U("[{\"image_url\":\"http://x\",\"type\":\"image_url\"}]") "]}"},
         {SAME, MSG "[" U("[{\"type\":\"tool_result\",\"content\":\"x\"}]") "]}",
