@@ -1,0 +1,162 @@
+/* Paths that the router answers itself. */
+#include "base/check.h"
+#include "base/clock.h"
+#include "json/json.h"
+#include "proxy/request.h"
+#include "proxy/scrape.h"
+
+enum { ADMIN_BYTES_MAX = 4 * 1024 * 1024, SCRAPE_BYTES_MAX = 64 * 1024 * 1024 };
+
+static void send_json(struct request *request, unsigned status, struct buf *body,
+                      const struct json_writer *writer)
+{
+    if (json_writer_ok(writer)) {
+        answer_text(request, status, "application/json",
+                    (struct span){.data = body->data, .size = body->size});
+    } else {
+        answer_error(request, 500, "Out of memory.");
+    }
+}
+
+static void write_store(struct json_writer *writer, struct router *router)
+{
+    json_write_key(writer, "store");
+    json_write_object(writer);
+    json_write_key(writer, "state");
+    if (router->store == NULL) {
+        json_write_text(writer, "none");
+        json_write_end(writer);
+        return;
+    }
+    struct hashtrie_store_stats stats;
+    hashtrie_store_get_stats(router->store, &stats);
+    json_write_text(writer, hashtrie_store_state_name(stats.state));
+    json_write_key(writer, "up");
+    json_write_bool(writer, stats.up);
+    json_write_key(writer, "bytes");
+    json_write_uint(writer, stats.bytes);
+    json_write_key(writer, "max_bytes");
+    json_write_uint(writer, stats.max_bytes);
+    json_write_key(writer, "nodes");
+    json_write_uint(writer, stats.node_count);
+    json_write_key(writer, "last_checkpoint");
+    json_write_double(writer, stats.last_checkpoint_unix_s);
+    json_write_end(writer);
+}
+
+/* 200 while the process serves, whatever the store does. */
+static void serve_health(struct request *request, struct buf *body)
+{
+    struct json_writer writer;
+    json_writer_init(&writer, body);
+    json_write_object(&writer);
+    json_write_key(&writer, "status");
+    json_write_text(&writer, "healthy");
+    write_store(&writer, request->worker->router);
+    json_write_end(&writer);
+    send_json(request, 200, body, &writer);
+}
+
+/* 200 when it should get traffic: it does not drain, and there is an engine. */
+static void serve_ready(struct request *request, struct buf *body)
+{
+    struct router *router = request->worker->router;
+    bool draining = atomic_load(&router->draining);
+    bool ready = !draining && router->backend_count > 0;
+    struct json_writer writer;
+    json_writer_init(&writer, body);
+    json_write_object(&writer);
+    json_write_key(&writer, "status");
+    json_write_text(&writer, ready ? "ready" : (draining ? "draining" : "no engines"));
+    json_write_end(&writer);
+    send_json(request, ready ? 200 : 503, body, &writer);
+}
+
+static void serve_version(struct request *request, struct buf *body)
+{
+    struct json_writer writer;
+    json_writer_init(&writer, body);
+    json_write_object(&writer);
+    json_write_key(&writer, "version");
+    json_write_text(&writer, hashtrie_version());
+    json_write_end(&writer);
+    send_json(request, 200, body, &writer);
+}
+
+static void write_model(struct json_writer *writer, const char *name, uint64_t created)
+{
+    json_write_object(writer);
+    json_write_key(writer, "id");
+    json_write_text(writer, name);
+    json_write_key(writer, "object");
+    json_write_text(writer, "model");
+    json_write_key(writer, "created");
+    json_write_uint(writer, created);
+    json_write_key(writer, "owned_by");
+    json_write_text(writer, "vllm");
+    json_write_key(writer, "root");
+    json_write_null(writer);
+    json_write_key(writer, "parent");
+    json_write_null(writer);
+    json_write_end(writer);
+}
+
+/* Models in the order of the configuration; aliases are not listed. */
+static void serve_models(struct request *request, struct buf *body)
+{
+    struct router *router = request->worker->router;
+    struct json_writer writer;
+    json_writer_init(&writer, body);
+    json_write_object(&writer);
+    json_write_key(&writer, "object");
+    json_write_text(&writer, "list");
+    json_write_key(&writer, "data");
+    json_write_array(&writer);
+    for (size_t i = 0; i < route_model_count(router->fleet); i++) {
+        const char *name = route_model_name(router->fleet, i);
+        if (name[0] != '\0') {
+            write_model(&writer, name, router->start_unix_s);
+        }
+    }
+    json_write_end(&writer);
+    json_write_end(&writer);
+    send_json(request, 200, body, &writer);
+}
+
+static void serve_metrics(struct request *request, struct buf *body)
+{
+    body->size_max = SCRAPE_BYTES_MAX;
+    if (scrape_write(request->worker, body)) {
+        answer_text(request, 200, METRICS_CONTENT_TYPE,
+                    (struct span){.data = body->data, .size = body->size});
+    } else {
+        answer_error(request, 500, "Out of memory.");
+    }
+}
+
+static const struct {
+    const char *path;
+    void (*serve)(struct request *request, struct buf *body);
+} paths[] = {
+    {"/health", serve_health},   {"/ready", serve_ready},      {"/version", serve_version},
+    {"/metrics", serve_metrics}, {"/v1/models", serve_models},
+};
+
+bool admin_serve(struct request *request, struct span method, struct span path)
+{
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+        if (!span_is(path, paths[i].path)) {
+            continue;
+        }
+        if (!span_is(method, "GET") && !span_is(method, "HEAD")) {
+            answer_not_allowed(request, "GET");
+            return true;
+        }
+        struct buf body;
+        buf_init(&body, &request->worker->mem, ADMIN_BYTES_MAX);
+        paths[i].serve(request, &body);
+        buf_fini(&body);
+        return true;
+    }
+    return false;
+}

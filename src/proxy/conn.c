@@ -1,0 +1,371 @@
+/*
+ * Client connections.
+ *
+ *     bytes -> [READING: parser] -> request        one at a time
+ *           -> [busy: pending]                     pipelined bytes wait, bounded; then reading
+ * stops request done -> parser again over pending    in a loop, not by recursion last answer  ->
+ * FIN, wait for the client to read it and close (lingering), then close
+ *
+ * A connection that is closed stays in memory until the end of the loop's turn, so callers up the
+ * stack may still look at it.
+ */
+#include "proxy/conn.h"
+
+#include "base/check.h"
+
+static void conn_parse(struct conn *conn, const char *bytes, size_t size);
+
+static bool is_reading(const struct conn *conn)
+{
+    return conn->request.sm.now == REQUEST_READING;
+}
+
+/* ---- Reading ---- */
+
+static void pause_for_memory(struct conn *conn)
+{
+    if (!conn->paused) {
+        conn->paused = true;
+        net_stream_read_stop(conn->stream);
+        list_push_back(&conn->worker->paused, &conn->pause_link);
+    }
+}
+
+static void read_on(struct conn *conn)
+{
+    if (conn->stream != NULL && !conn->peer_ended &&
+        net_stream_read_start(conn->stream) != NET_OK) {
+        conn_abort(conn);
+    }
+}
+
+void conn_resume(struct conn *conn)
+{
+    REQUIRE(conn->paused);
+    conn->paused = false;
+    conn->active_ns = net_now_ns();
+    list_remove(&conn->pause_link);
+    read_on(conn);
+}
+
+/* Bytes that belong to later requests. */
+static void keep_pending(struct conn *conn, const char *bytes, size_t size)
+{
+    if (!buf_append(&conn->pending, bytes, size)) {
+        conn_abort(conn); /* No memory; the limit is kept by not reading. */
+        return;
+    }
+    if (conn->pending.size >= CONN_PIPELINE_BYTES_MAX) {
+        net_stream_read_stop(conn->stream);
+    }
+}
+
+static bool on_space(void *user, char **space, size_t *size)
+{
+    struct conn *conn = user;
+    return !conn->lingering && request_body_space(&conn->request, space, size);
+}
+
+static void on_read(void *user, const char *bytes, size_t size)
+{
+    struct conn *conn = user;
+    conn->active_ns = net_now_ns();
+    if (conn->lingering) {
+        return; /* Read only so that the client's kernel does not see a reset. */
+    }
+    if (is_reading(conn)) {
+        conn_parse(conn, bytes, size);
+    } else {
+        keep_pending(conn, bytes, size);
+    }
+    if (conn->stream != NULL && is_reading(conn) && conn->request.body_charged > 0 &&
+        !bodies_may_read(&conn->worker->router->bodies, &conn->request)) {
+        pause_for_memory(conn);
+    }
+}
+
+static void on_end(void *user, enum net_status status)
+{
+    struct conn *conn = user;
+    conn->peer_ended = true;
+    if (!is_reading(conn)) {
+        request_on_client_gone(&conn->request);
+        return;
+    }
+    if (status == NET_EOF && net_stream_queued(conn->stream) > 0) {
+        conn_close_softly(conn); /* It still waits for its last answer. */
+        return;
+    }
+    conn_close(conn);
+}
+
+static void on_written(void *user, enum net_status status)
+{
+    struct conn *conn = user;
+    conn->active_ns = net_now_ns();
+    if (status != NET_OK) {
+        conn_abort(conn);
+        return;
+    }
+    size_t queued = net_stream_queued(conn->stream);
+    if (conn->lingering) {
+        if (conn->peer_ended && queued == 0) {
+            conn_close(conn);
+        }
+        return;
+    }
+    if (queued < CONN_QUEUE_BYTES_LOW) {
+        request_on_client_ready(&conn->request);
+    }
+}
+
+static const struct net_stream_events events = {
+    .on_space = on_space, .on_read = on_read, .on_end = on_end, .on_written = on_written};
+
+/* ---- Parsing ---- */
+
+static void refuse_message(struct conn *conn)
+{
+    struct http_error error = http_parser_error(conn->parser);
+    conn->last = true;
+    answer_error(&conn->request, error.status, "Invalid request: %s.", error.text);
+    request_tick(&conn->request);
+}
+
+/* False: nothing more is parsed now. */
+static bool take_event(struct conn *conn, enum http_event event, struct span body)
+{
+    struct request *request = &conn->request;
+    switch (event) {
+    case HTTP_GOT_HEAD:
+        request_on_head(request, http_parser_head(conn->parser));
+        return true;
+    case HTTP_GOT_BODY:
+        request_on_body(request, body);
+        return true;
+    case HTTP_GOT_END:
+        request_on_body_end(request);
+        return true;
+    case HTTP_BROKEN:
+        refuse_message(conn);
+        return false;
+    case HTTP_NEED_MORE:
+    default:
+        return false;
+    }
+}
+
+static bool may_parse(const struct conn *conn)
+{
+    return conn->stream != NULL && !conn->lingering && is_reading(conn);
+}
+
+/* Requests out of `bytes` until one is busy; the rest goes to `pending`. */
+static void conn_parse(struct conn *conn, const char *bytes, size_t size)
+{
+    REQUIRE(!conn->parsing);
+    conn->parsing = true;
+    bool more = true;
+    while (more && may_parse(conn)) {
+        size_t consumed = 0;
+        struct span body = {0};
+        enum http_event event = http_parse(conn->parser, bytes, size, &consumed, &body);
+        CHECK(consumed <= size);
+        bytes += consumed;
+        size -= consumed;
+        more = take_event(conn, event, body);
+    }
+    conn->parsing = false;
+    if (conn->stream != NULL && !conn->lingering && size > 0) {
+        keep_pending(conn, bytes, size);
+    }
+}
+
+/* What came while the last request was busy. */
+static void parse_pending(struct conn *conn)
+{
+    struct buf pending = conn->pending;
+    buf_init(&conn->pending, pending.mem, pending.size_max);
+    conn_parse(conn, pending.data, pending.size);
+    buf_fini(&pending);
+    if (conn->stream != NULL && !conn->lingering && !conn->paused &&
+        conn->pending.size < CONN_PIPELINE_BYTES_MAX) {
+        read_on(conn);
+    }
+}
+
+/* ---- For the request ---- */
+
+bool conn_write(struct conn *conn, const struct span *parts, size_t part_count)
+{
+    if (conn->stream == NULL) {
+        return false;
+    }
+    conn->active_ns = net_now_ns();
+    return net_stream_write(conn->stream, parts, part_count, NET_COPY) == NET_OK;
+}
+
+bool conn_is_full(const struct conn *conn)
+{
+    return conn->stream != NULL && net_stream_queued(conn->stream) > CONN_QUEUE_BYTES_MAX;
+}
+
+bool conn_keeps_alive(const struct conn *conn)
+{
+    return !conn->last && http_parser_head(conn->parser)->keep_alive &&
+           !atomic_load_explicit(&conn->worker->router->draining, memory_order_relaxed);
+}
+
+void conn_request_done(struct conn *conn)
+{
+    if (conn->stream == NULL) {
+        return;
+    }
+    if (!conn_keeps_alive(conn)) {
+        conn_close_softly(conn);
+        return;
+    }
+    http_parser_reset(conn->parser, false);
+    if (!conn->parsing && conn->pending.size > 0) {
+        parse_pending(conn);
+    }
+}
+
+/* ---- Life ---- */
+
+void conn_accept(void *user, struct net_stream *stream)
+{
+    struct worker *worker = user;
+    struct conn *conn = mem_alloc(&worker->mem, sizeof *conn);
+    if (conn == NULL) {
+        net_stream_close(stream);
+        return;
+    }
+    *conn = (struct conn){.worker = worker, .stream = stream, .active_ns = net_now_ns()};
+    list_init(&conn->link);
+    list_init(&conn->pause_link);
+    buf_init(&conn->pending, &worker->mem, CONN_PIPELINE_BYTES_MAX + NET_READ_BYTES);
+    conn->parser = http_parser_new(&worker->mem, HTTP_REQUESTS, http_limits_default());
+    if (conn->parser == NULL) {
+        goto fail_memory;
+    }
+    if (!request_init(&conn->request, conn, worker)) {
+        goto fail_parser;
+    }
+    net_stream_set_events(stream, &events, conn);
+    if (net_stream_read_start(stream) != NET_OK) {
+        goto fail_request;
+    }
+    stats_add(&worker->stats.connections, 1);
+    list_push_back(&worker->conns, &conn->link);
+    return;
+
+fail_request:
+    request_fini(&conn->request);
+fail_parser:
+    http_parser_free(conn->parser);
+fail_memory:
+    mem_free(&worker->mem, conn, sizeof *conn);
+    net_stream_close(stream);
+}
+
+static void leave(struct conn *conn)
+{
+    conn->stream = NULL;
+    list_remove(&conn->pause_link);
+    list_remove(&conn->link);
+    list_push_back(&conn->worker->dead, &conn->link);
+    worker_conn_gone(conn->worker);
+}
+
+void conn_close(struct conn *conn)
+{
+    if (conn->stream != NULL) {
+        REQUIRE(is_reading(conn));
+        net_stream_close(conn->stream);
+        leave(conn);
+    }
+}
+
+void conn_cut(struct conn *conn)
+{
+    if (conn->stream != NULL) {
+        net_stream_reset(conn->stream);
+        leave(conn);
+    }
+}
+
+void conn_abort(struct conn *conn)
+{
+    if (!is_reading(conn)) {
+        request_on_client_gone(&conn->request); /* Closes, once the request has let go. */
+    }
+    conn_close(conn);
+}
+
+void conn_close_softly(struct conn *conn)
+{
+    if (conn->stream == NULL || conn->lingering) {
+        return;
+    }
+    conn->lingering = true;
+    conn->active_ns = net_now_ns();
+    buf_fini(&conn->pending);
+    if (conn->peer_ended && net_stream_queued(conn->stream) == 0) {
+        conn_close(conn);
+        return;
+    }
+    if (net_stream_shutdown(conn->stream) != NET_OK) {
+        conn_close(conn);
+        return;
+    }
+    read_on(conn); /* To see the client's end; bytes are dropped. */
+}
+
+bool conn_is_idle(const struct conn *conn)
+{
+    return is_reading(conn) && !conn->lingering && http_parser_idle(conn->parser) &&
+           conn->pending.size == 0 && net_stream_queued(conn->stream) == 0;
+}
+
+void conn_free(struct conn *conn)
+{
+    REQUIRE(conn->stream == NULL && is_reading(conn));
+    list_remove(&conn->link);
+    request_fini(&conn->request);
+    http_parser_free(conn->parser);
+    buf_fini(&conn->pending);
+    mem_free(&conn->worker->mem, conn, sizeof *conn);
+}
+
+void conn_sweep(struct conn *conn, uint64_t now_ns)
+{
+    if (conn->stream == NULL || conn->active_ns > now_ns) {
+        return;
+    }
+    uint64_t quiet_ns = now_ns - conn->active_ns;
+    bool queued = net_stream_queued(conn->stream) > 0;
+    if (conn->lingering) {
+        if (quiet_ns > (queued ? ROUTER_STUCK_NS : ROUTER_LINGER_NS)) {
+            conn_close(conn);
+        }
+        return;
+    }
+    if (!is_reading(conn)) {
+        /* Reading has stopped: its end would not be seen otherwise. */
+        if (conn->pending.size >= CONN_PIPELINE_BYTES_MAX &&
+            net_stream_peer_is_gone(conn->stream)) {
+            conn_abort(conn);
+        }
+        return;
+    }
+    if (conn->paused) {
+        if (net_stream_peer_is_gone(conn->stream)) {
+            conn_close(conn);
+        }
+        return;
+    }
+    if (quiet_ns > (conn_is_idle(conn) ? ROUTER_CLIENT_IDLE_NS : ROUTER_CLIENT_READ_NS)) {
+        conn_close(conn);
+    }
+}

@@ -1,0 +1,57 @@
+/* A client's connection: reads requests one after another, hands each to its state machine. */
+#ifndef HASHTRIE_PROXY_CONN_H
+#define HASHTRIE_PROXY_CONN_H
+
+#include "proxy/request.h"
+#include "proxy/router.h"
+
+enum {
+    CONN_PIPELINE_BYTES_MAX = 64 * 1024, /* Kept of later requests while one is worked on. */
+    CONN_QUEUE_BYTES_MAX = 256 * 1024,   /* More waits for the client: the engine is not read. */
+    CONN_QUEUE_BYTES_LOW = 64 * 1024,    /* Less does: it is read again. */
+    CONN_BODY_FIRST_BYTES =
+        1024 * 1024,                  /* A Content-Length is believed so far; then bytes count. */
+    CONN_BODY_READ_BYTES = 64 * 1024, /* One read of a body; what a limit may be passed by. */
+};
+
+struct conn {
+    struct list link; /* In worker->conns, or worker->dead. */
+    struct list pause_link;
+    struct worker *worker;
+    struct net_stream *stream; /* NULL: closed. */
+    struct http_parser *parser;
+    struct buf pending; /* Bytes of later requests. */
+    struct request request;
+    uint64_t active_ns; /* When bytes last moved. */
+    bool parsing;       /* conn_parse() runs: whoever ends a request leaves the rest to it. */
+    bool paused;        /* Not read, because too many bodies are in memory. */
+    bool last;          /* No request is taken after this one. */
+    bool lingering;     /* All is written or queued; waits for the client to read it. */
+    bool peer_ended;    /* The client's side has ended while its answer was still queued. */
+};
+
+void conn_accept(void *worker, struct net_stream *stream);
+/* At once; the request, if any, must have been finished. */
+void conn_close(struct conn *conn);
+void conn_cut(struct conn *conn); /* As a reset. */
+/* Cancels what is going on, then closes. */
+void conn_abort(struct conn *conn);
+/* Once the bytes are out. */
+void conn_close_softly(struct conn *conn);
+bool conn_is_idle(const struct conn *conn);
+void conn_free(struct conn *conn); /* Closed before. */
+/* Timeouts; called now and then. */
+void conn_sweep(struct conn *conn, uint64_t now_ns);
+void conn_resume(struct conn *conn); /* Was paused. */
+
+/* ---- For the request ---- */
+
+/* False: the client is gone. Copies what the socket does not take at once. */
+bool conn_write(struct conn *conn, const struct span *parts, size_t part_count);
+bool conn_is_full(const struct conn *conn); /* More than CONN_QUEUE_BYTES_MAX waits. */
+/* The answer is complete: the next request may come, or the connection ends. */
+void conn_request_done(struct conn *conn);
+/* May the connection be used after the answer that is being made? */
+bool conn_keeps_alive(const struct conn *conn);
+
+#endif

@@ -1,0 +1,650 @@
+#include "proxy/request.h"
+
+#include <stdio.h>
+
+#include "base/check.h"
+#include "proxy/conn.h"
+#include "proxy/upstream.h"
+
+static const uint32_t moves[REQUEST_STATE_COUNT] = {
+    [REQUEST_READING] = SM_MAY(REQUEST_ROUTING) | SM_MAY(REQUEST_DONE),
+    [REQUEST_ROUTING] =
+        SM_MAY(REQUEST_RELOADING) | SM_MAY(REQUEST_CONNECTING) | SM_MAY(REQUEST_DONE),
+    [REQUEST_RELOADING] = SM_MAY(REQUEST_ROUTING) | SM_MAY(REQUEST_DONE),
+    [REQUEST_CONNECTING] = SM_MAY(REQUEST_WAITING) | SM_MAY(REQUEST_CONNECTING) |
+                           SM_MAY(REQUEST_ROUTING) | SM_MAY(REQUEST_DONE),
+    [REQUEST_WAITING] = SM_MAY(REQUEST_RELAYING) | SM_MAY(REQUEST_CONNECTING) |
+                        SM_MAY(REQUEST_ROUTING) | SM_MAY(REQUEST_DONE),
+    [REQUEST_RELAYING] = SM_MAY(REQUEST_DONE),
+    [REQUEST_DONE] = SM_MAY(REQUEST_READING),
+};
+
+enum {
+    HEAD_BYTES_MAX = 2 * HTTP_HEAD_BYTES_MAX, /* What came, re-written with our own headers. */
+    BODY_SPARE_BYTES = 64,                    /* Rounding, so that a body grows in few steps. */
+};
+
+/* ---- Life ---- */
+
+static void on_timer(void *user);
+static void on_prefill_timer(void *user);
+
+/* What each request starts with; buffers and timers stay. */
+static void request_reset(struct request *request)
+{
+    request->id = (struct span){0};
+    request->target = (struct span){0};
+    request->version_minor = 1;
+    request->to_head = false;
+    request->proxied = false;
+    request->body_begun = false;
+    request->body_ended = false;
+    request->routed = false;
+    request->stream = false;
+    request->has_prompt = false;
+    request->key = (struct hashtrie_key){0};
+    request->prompt_bytes = 0;
+    request->charged = false;
+    request->prefilled = false;
+    request->excluded_count = 0;
+    request->reload = NULL;
+    request->reload_count = 0;
+    request->reload_over = false;
+    request->upstream = NULL;
+    request->resend_count = 0;
+    request->connected = false;
+    request->failed = false;
+    request->failure = NET_OK;
+    request->engine_ended = false;
+    request->head_ready = false;
+    request->body_arrived = false;
+    request->status = 0;
+    request->answering = false;
+    request->complete = false;
+    request->reusable = false;
+    request->client_gone = false;
+    request->cut = false;
+}
+
+bool request_init(struct request *request, struct conn *conn, struct worker *worker)
+{
+    *request = (struct request){.conn = conn, .worker = worker};
+    sm_init(&request->sm, moves, REQUEST_READING);
+    uint64_t body_max = worker->router->config->body_bytes_max + BODY_SPARE_BYTES;
+    buf_init(&request->body, &worker->mem, (size_t)body_max);
+    buf_init(&request->head, &worker->mem, HEAD_BYTES_MAX);
+    buf_init(&request->engine_head, &worker->mem, HEAD_BYTES_MAX);
+    request->timer = net_timer_new(worker->loop, on_timer, request);
+    request->prefill = net_timer_new(worker->loop, on_prefill_timer, request);
+    if (request->timer == NULL || request->prefill == NULL) {
+        request_fini(request);
+        return false;
+    }
+    request_reset(request);
+    return true;
+}
+
+void request_fini(struct request *request)
+{
+    REQUIRE(request->upstream == NULL && request->reload == NULL && !request->charged);
+    request_free_body(request);
+    buf_fini(&request->head);
+    buf_fini(&request->engine_head);
+    net_timer_close(request->timer);
+    net_timer_close(request->prefill);
+    request->timer = NULL;
+    request->prefill = NULL;
+}
+
+void request_free_body(struct request *request)
+{
+    struct router *router = request->worker->router;
+    buf_fini(&request->body);
+    if (bodies_free(&router->bodies, request, request->body_charged)) {
+        router_wake_all(router);
+    }
+    request->body_charged = 0;
+}
+
+/* ---- While READING ---- */
+
+static void make_id(struct request *request)
+{
+    struct worker *worker = request->worker;
+    struct random random = {.state = worker->random_id[0]};
+    uint64_t a = random_next(&random);
+    uint64_t b = random_next(&random) ^ worker->random_id[1];
+    worker->random_id[0] = random.state;
+    char text[REQUEST_ID_BYTES + 1];
+    int size = snprintf(text, sizeof text, "%08x-%04x-4%03x-%04x-%012llx", (unsigned)(a >> 32),
+                        (unsigned)(a >> 16) & 0xffffU, (unsigned)a & 0xfffU,
+                        ((unsigned)(b >> 48) & 0x3fffU) | 0x8000U,
+                        (unsigned long long)(b & UINT64_C(0xffffffffffff)));
+    CHECK(size == REQUEST_ID_BYTES);
+    memcpy(request->id_text, text, REQUEST_ID_BYTES);
+    request->id = (struct span){.data = request->id_text, .size = REQUEST_ID_BYTES};
+}
+
+static bool is_proxied(struct span path)
+{
+    static const char *const paths[] = {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1/messages",
+        "/tokenize",
+        "/detokenize",
+        "/v1/rerank",
+        "/rerank",
+        "/v1/score",
+        "/score",
+    };
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+        if (span_is(path, paths[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static struct span path_of(struct span target)
+{
+    const char *query = memchr(target.data, '?', target.size);
+    return (struct span){.data = target.data,
+                         .size = query == NULL ? target.size : (size_t)(query - target.data)};
+}
+
+static void begin_body(struct request *request, const struct http_head *head)
+{
+    uint64_t body_max = request->worker->router->config->body_bytes_max;
+    bool known = head->content_length != HTTP_LENGTH_UNKNOWN;
+    if (known && head->content_length > body_max) {
+        answer_error(request, 413, "Request body is larger than %llu bytes.",
+                     (unsigned long long)body_max);
+        return;
+    }
+    if (known && head->content_length > 0) {
+        uint64_t first = head->content_length < CONN_BODY_FIRST_BYTES ? head->content_length
+                                                                      : CONN_BODY_FIRST_BYTES;
+        if (!buf_reserve(&request->body, (size_t)first)) {
+            answer_error(request, 503, "Out of memory.");
+            return;
+        }
+    }
+    if (head->expect_continue && head->has_body) {
+        static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
+        struct span part = {.data = text, .size = sizeof text - 1};
+        (void)conn_write(request->conn, &part, 1); /* Whether it is gone shows when it reads. */
+    }
+}
+
+/* Paths that no engine sees. */
+static void serve_here(struct request *request, const struct http_head *head)
+{
+    struct span path = path_of(head->target);
+    if (is_proxied(path)) {
+        answer_not_allowed(request, "POST");
+    } else if (!admin_serve(request, head->method, path)) {
+        answer_text(request, 404, "application/json", span_of("{\"detail\":\"Not Found\"}"));
+    }
+}
+
+void request_on_head(struct request *request, const struct http_head *head)
+{
+    REQUIRE(request->sm.now == REQUEST_READING);
+    request->begin_ns = net_now_ns();
+    request->target = head->target;
+    request->version_minor = head->version_minor;
+    request->to_head = span_is(head->method, "HEAD");
+    request->id = http_header(head, "x-request-id");
+    if (request->id.size == 0) {
+        make_id(request);
+    }
+    request->proxied = is_proxied(path_of(head->target)) && span_is(head->method, "POST");
+    if (request->proxied) {
+        begin_body(request, head);
+    } else if (head->has_body) {
+        serve_here(request, head); /* The body is not looked at, and the connection ends. */
+    }
+    request_tick(request);
+}
+
+bool request_body_space(struct request *request, char **space, size_t *size)
+{
+    if (request->sm.now != REQUEST_READING || !request->body_begun) {
+        return false;
+    }
+    const struct http_head *head = http_parser_head(request->conn->parser);
+    if (head->content_length == HTTP_LENGTH_UNKNOWN || head->content_length <= request->body.size) {
+        return false;
+    }
+    uint64_t left = head->content_length - request->body.size;
+    struct buf *body = &request->body;
+    if (body->capacity == body->size && !buf_reserve(body, 1)) {
+        return false; /* The bytes come by the loop's buffer, and appending them fails. */
+    }
+    size_t room = body->capacity - body->size;
+    room = room < left ? room : (size_t)left;
+    *space = body->data + body->size;
+    *size = room < CONN_BODY_READ_BYTES ? room : CONN_BODY_READ_BYTES;
+    return true;
+}
+
+void request_on_body(struct request *request, struct span bytes)
+{
+    REQUIRE(request->sm.now == REQUEST_READING);
+    struct buf *body = &request->body;
+    uint64_t body_max = request->worker->router->config->body_bytes_max;
+    request->body_begun = true;
+    if (bytes.size > body_max - body->size) { /* Chunked: its length was not known before. */
+        answer_error(request, 413, "Request body is larger than %llu bytes.",
+                     (unsigned long long)body_max);
+        request_tick(request);
+        return;
+    }
+    if (body->data != NULL && bytes.data == body->data + body->size) {
+        body->size += bytes.size; /* Read in place. */
+    } else if (!buf_append(body, bytes.data, bytes.size)) {
+        answer_error(request, 503, "Out of memory.");
+        request_tick(request);
+        return;
+    }
+    request->body_charged += bytes.size;
+    bodies_add(&request->worker->router->bodies, bytes.size);
+}
+
+void request_on_body_end(struct request *request)
+{
+    REQUIRE(request->sm.now == REQUEST_READING);
+    request->routing_ns = net_now_ns();
+    request->body_ended = true;
+    if (!request->proxied) {
+        serve_here(request, http_parser_head(request->conn->parser));
+    } else if (request_read_prompt(request)) {
+        sm_move(&request->sm, REQUEST_ROUTING);
+    }
+    request_tick(request);
+}
+
+/* ---- Callbacks: record and tick ---- */
+
+void request_on_client_gone(struct request *request)
+{
+    request->client_gone = true;
+    request_tick(request);
+}
+
+void request_on_client_ready(struct request *request)
+{
+    if (request->sm.now == REQUEST_RELAYING && request->upstream != NULL) {
+        upstream_resume(request->upstream);
+    }
+}
+
+static void on_timer(void *user)
+{
+    struct request *request = user;
+    if (request->sm.now == REQUEST_RELOADING) {
+        stats_add(&request->worker->stats.reload_timeouts, 1);
+        request->reload_over = true;
+        request->reload_count = REQUEST_RELOADS_MAX; /* No second wait. */
+        request_forget_reload(request);
+    } else if (request->sm.now == REQUEST_CONNECTING) {
+        request_fail_try(request, NET_TIMED_OUT);
+    }
+    request_tick(request);
+}
+
+static void on_prefill_timer(void *user)
+{
+    struct request *request = user;
+    if (request->charged) {
+        request_load_prefilled(request);
+    }
+}
+
+void request_fail_try(struct request *request, enum net_status status)
+{
+    if (!request->failed) {
+        request->failed = true;
+        request->failure = status;
+    }
+}
+
+void request_on_connected(struct request *request, enum net_status status)
+{
+    REQUIRE(request->sm.now == REQUEST_CONNECTING);
+    if (status == NET_OK) {
+        request->connected = true;
+    } else {
+        request_fail_try(request, status);
+    }
+    request_tick(request);
+}
+
+void request_on_engine_bytes(struct request *request, const char *bytes, size_t size)
+{
+    request->input = (struct span){.data = bytes, .size = size};
+    request_tick(request);
+    request->input = (struct span){0};
+}
+
+void request_on_engine_end(struct request *request, enum net_status status)
+{
+    request->engine_ended = true;
+    request->failure = request->failed ? request->failure : status;
+    request_tick(request);
+}
+
+void request_on_engine_written(struct request *request, enum net_status status)
+{
+    (void)status; /* A failure: what the engine said before it closed is read, then its end. */
+    if (request->sm.now == REQUEST_RELAYING && request->upstream != NULL &&
+        net_stream_queued(request->upstream->stream) == 0) {
+        request_free_body(request);
+    }
+}
+
+/* ---- Steps ---- */
+
+static void drop_upstream(struct request *request, bool reusable)
+{
+    struct upstream *upstream = request->upstream;
+    request->upstream = NULL;
+    if (upstream != NULL) {
+        upstream_release(upstream, reusable);
+    }
+}
+
+/* Connects, or takes an idle connection. What comes of it shows in step_connecting(). */
+static void begin_connecting(struct request *request, bool fresh)
+{
+    request->connected = false;
+    request->failed = false;
+    request->failure = NET_OK;
+    request->engine_ended = false;
+    request->head_ready = false;
+    request->head.size = 0;
+    sm_move(&request->sm, REQUEST_CONNECTING);
+    request->upstream = upstream_acquire(request, request->choice.endpoint, fresh);
+    if (request->upstream == NULL) {
+        request_fail_try(request, NET_NO_MEMORY);
+    } else if (request->upstream->connected) {
+        request->connected = true;
+    } else {
+        net_timer_start(request->timer, request->worker->router->config->connect_timeout_ns);
+    }
+}
+
+static enum step step_routing(struct request *request)
+{
+    if (request->client_gone) {
+        sm_move(&request->sm, REQUEST_DONE);
+        return STEP_NEXT;
+    }
+    switch (request_pick(request)) {
+    case PICK_CHOSEN:
+        begin_connecting(request, false);
+        break;
+    case PICK_RELOADING:
+        sm_move(&request->sm, REQUEST_RELOADING);
+        net_timer_start(request->timer, request->worker->router->config->reload_timeout_ns);
+        break;
+    case PICK_NOBODY:
+        if (request->excluded_count > 0) {
+            answer_error(request, 502, "No engine could be reached (%s).",
+                         net_status_text(request->failure));
+        } else {
+            answer_error(request, 503, "Model is temporarily unavailable. Please try again later.");
+        }
+        break;
+    }
+    return STEP_NEXT;
+}
+
+static enum step step_reloading(struct request *request)
+{
+    if (request->client_gone) {
+        sm_move(&request->sm, REQUEST_DONE);
+        return STEP_NEXT;
+    }
+    if (!request->reload_over) {
+        return STEP_SUSPEND;
+    }
+    net_timer_stop(request->timer);
+    sm_move(&request->sm, REQUEST_ROUTING);
+    return STEP_NEXT;
+}
+
+/* This try has failed: the same engine on a fresh connection, another engine, or the end. */
+static void next_try(struct request *request)
+{
+    struct worker *worker = request->worker;
+    const struct config *config = worker->router->config;
+    struct upstream *upstream = request->upstream;
+    bool connecting = request->sm.now == REQUEST_CONNECTING && !request->connected;
+    bool stale = upstream != NULL && upstream->reused && !upstream->got_bytes;
+    net_timer_stop(request->timer);
+    drop_upstream(request, false);
+    if (stale && request->resend_count < REQUEST_RESENDS_MAX) {
+        request->resend_count++;
+        begin_connecting(request, true);
+        return;
+    }
+    size_t endpoint = request->choice.endpoint;
+    struct stats_series *series = stats_series(&worker->stats, request->pair);
+    if (series != NULL) {
+        stats_add(&series->errors[stats_error_of(request->failure, connecting)], 1);
+    }
+    request_load_ended(request);
+    request->excluded[request->excluded_count++] = (uint32_t)endpoint;
+    log_warning(&worker->log, "Request %.*s: %s failed: %s", (int)request->id.size,
+                request->id.data, worker->router->backends[endpoint].url,
+                net_status_text(request->failure));
+    if (request->excluded_count > config->failover_attempts_max) {
+        answer_error(request, 502, "The engine could not be reached (%s).",
+                     net_status_text(request->failure));
+        return;
+    }
+    stats_add(&worker->stats.retries, 1);
+    sm_move(&request->sm, REQUEST_ROUTING);
+}
+
+static void send_request(struct request *request)
+{
+    struct net_stream *stream = request->upstream->stream;
+    if (!relay_build_engine_head(request)) {
+        request_fail_try(request, NET_NO_MEMORY);
+        return;
+    }
+    request->sent_ns = net_now_ns();
+    struct span parts[2] = {
+        {.data = request->engine_head.data, .size = request->engine_head.size},
+        {.data = request->body.data, .size = request->body.size},
+    };
+    enum net_status status = net_stream_write(stream, parts, 2, NET_BORROW);
+    if (status != NET_OK) {
+        request_fail_try(request, status);
+        return;
+    }
+    sm_move(&request->sm, REQUEST_WAITING);
+}
+
+static enum step step_connecting(struct request *request)
+{
+    if (request->client_gone) {
+        sm_move(&request->sm, REQUEST_DONE);
+        return STEP_NEXT;
+    }
+    if (request->connected && !request->failed) {
+        net_timer_stop(request->timer);
+        send_request(request);
+    }
+    if (request->failed) {
+        next_try(request);
+        return STEP_NEXT;
+    }
+    return STEP_SUSPEND;
+}
+
+static enum step step_waiting(struct request *request)
+{
+    if (request->client_gone) {
+        sm_move(&request->sm, REQUEST_DONE);
+        return STEP_NEXT;
+    }
+    if (request->input.size > 0) {
+        relay_parse(request);
+    }
+    if (request->engine_ended && !request->failed && !request->complete) {
+        relay_parse_end(request);
+    }
+    if (request->head_ready && (request->body_arrived || request->complete)) {
+        request_first_byte(request);
+        sm_move(&request->sm, REQUEST_RELAYING);
+        return STEP_NEXT;
+    }
+    if (request->failed) {
+        next_try(request);
+        return STEP_NEXT;
+    }
+    return STEP_SUSPEND;
+}
+
+/* Hands what has come to the client. The load drops first: see DESIGN.md, section 5. */
+static void relay_output(struct request *request)
+{
+    struct span parts[2] = {
+        {.data = request->head.data, .size = request->head.size},
+        request->output,
+    };
+    if (request->complete) {
+        request_load_ended(request);
+    }
+    if (parts[0].size + parts[1].size == 0) {
+        return;
+    }
+    request->answering = true;
+    if (!conn_write(request->conn, parts, 2)) {
+        request->client_gone = true;
+    }
+    request->head.size = 0;
+    request->output = (struct span){0};
+}
+
+static enum step step_relaying(struct request *request)
+{
+    if (!request->client_gone && request->input.size > 0) {
+        relay_parse(request);
+    }
+    if (!request->client_gone && request->engine_ended && !request->failed && !request->complete) {
+        relay_parse_end(request);
+    }
+    if (!request->client_gone) {
+        relay_output(request);
+    }
+    if (request->client_gone || request->complete || request->failed) {
+        request->cut = !request->complete;
+        sm_move(&request->sm, REQUEST_DONE);
+        return STEP_NEXT;
+    }
+    if (net_stream_queued(request->upstream->stream) == 0 && request->body.data != NULL) {
+        request_free_body(request);
+    }
+    if (conn_is_full(request->conn)) {
+        upstream_pause(request->upstream);
+    }
+    return STEP_SUSPEND;
+}
+
+/* What a request that was routed leaves in the statistics. */
+static void count_end(struct request *request)
+{
+    struct stats *stats = &request->worker->stats;
+    if (request->client_gone) {
+        stats_add(&stats->cancelled, 1);
+    }
+    if (!request->routed || request->client_gone) {
+        return;
+    }
+    struct stats_series *series = stats_series(stats, request->pair);
+    if (series == NULL) {
+        return;
+    }
+    double seconds = (double)(net_now_ns() - request->begin_ns) / 1e9;
+    metrics_histogram_observe(request->complete ? &series->success : &series->error, seconds);
+    if (request->failed && request->answering) {
+        stats_add(&series->errors[stats_error_of(request->failure, false)], 1);
+        log_warning(&request->worker->log,
+                    "Request %.*s: %s failed in the middle of its answer: %s",
+                    (int)request->id.size, request->id.data,
+                    request->worker->router->backends[request->choice.endpoint].url,
+                    net_status_text(request->failure));
+    }
+}
+
+/* The one place that knows all that a request holds. */
+static enum step step_done(struct request *request)
+{
+    struct conn *conn = request->conn;
+    net_timer_stop(request->timer);
+    net_timer_stop(request->prefill);
+    request_forget_reload(request);
+    drop_upstream(request, request->complete && request->reusable);
+    request_load_ended(request);
+    count_end(request);
+    request_free_body(request);
+    mem_free(&request->worker->mem, (void *)(uintptr_t)request->key.hashes,
+             request->key.count * sizeof *request->key.hashes);
+    request->engine_head.size = 0;
+    request->head.size = 0;
+    bool gone = request->client_gone;
+    bool cut = request->cut;
+    bool plain = request->framing == REQUEST_PLAIN;
+    request_reset(request);
+    sm_move(&request->sm, REQUEST_READING);
+    if (gone) {
+        conn_close(conn);
+    } else if (cut && plain) {
+        conn_cut(conn);
+    } else if (cut) {
+        conn_close_softly(conn);
+    } else {
+        conn_request_done(conn);
+    }
+    return STEP_DONE;
+}
+
+void request_tick(struct request *request)
+{
+    enum step step = STEP_NEXT;
+    while (step == STEP_NEXT) {
+        switch ((enum request_state)request->sm.now) {
+        case REQUEST_READING:
+            step = STEP_SUSPEND;
+            break;
+        case REQUEST_ROUTING:
+            step = step_routing(request);
+            break;
+        case REQUEST_RELOADING:
+            step = step_reloading(request);
+            break;
+        case REQUEST_CONNECTING:
+            step = step_connecting(request);
+            break;
+        case REQUEST_WAITING:
+            step = step_waiting(request);
+            break;
+        case REQUEST_RELAYING:
+            step = step_relaying(request);
+            break;
+        case REQUEST_DONE:
+            step = step_done(request);
+            break;
+        case REQUEST_STATE_COUNT:
+        default:
+            CHECK(!"a request is in one of its states");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+/*
+ * One request, from its head to the last byte of its answer.
+ *
+ * Happy path: READING -> ROUTING (-> RELOADING -> ROUTING) -> CONNECTING -> WAITING -> RELAYING ->
+ *             DONE -> READING of the next one.
+ * Fails: refused before routing (bad JSON, unknown model, too large) -> DONE with an error answer.
+ *        Engine refuses, or closes before the first body byte -> ROUTING without it, until tries
+ *        run out: DONE with 502. A reused connection that closed before a byte came back ->
+ *        CONNECTING once more, to the same engine, on a fresh one.
+ *        Engine ends after body bytes went out -> DONE, the client's connection is cut.
+ *        Client leaves -> DONE, the engine's connection is closed at once.
+ *
+ * Callbacks record what happened and tick; steps decide.
+ */
+#ifndef HASHTRIE_PROXY_REQUEST_H
+#define HASHTRIE_PROXY_REQUEST_H
+
+#include "base/sm.h"
+#include "proxy/router.h"
+
+enum request_state {
+    REQUEST_READING,
+    REQUEST_ROUTING,
+    REQUEST_RELOADING,
+    REQUEST_CONNECTING,
+    REQUEST_WAITING, /* Sent, or being sent; no byte of the answer's body has come. */
+    REQUEST_RELAYING,
+    REQUEST_DONE,
+    REQUEST_STATE_COUNT
+};
+
+/* How the answer's body goes to the client. */
+enum request_framing {
+    REQUEST_RAW,     /* Bytes as the engine framed them: its length or its chunks. */
+    REQUEST_CHUNKED, /* The engine's body ends with its connection: chunks are made here. */
+    REQUEST_PLAIN,   /* Body bytes alone; it ends with the connection. */
+    REQUEST_NO_BODY,
+};
+
+enum { REQUEST_ID_BYTES = 36, REQUEST_RELOADS_MAX = 2, REQUEST_RESENDS_MAX = 4 };
+
+struct conn;
+struct upstream;
+
+/* A reload under way. Outlives the request if that does not wait for it any more. */
+struct reload_wait {
+    struct list link; /* In the worker's mailbox, once done. */
+    struct worker *worker;
+    struct request *request; /* NULL: nobody waits any more. Loop thread only. */
+};
+
+struct request {
+    struct sm sm;
+    struct conn *conn; /* Embeds this. */
+    struct worker *worker;
+
+    /* What was asked. Spans of the head stay valid until the answer is done. */
+    struct span id; /* In the head, or id_text. */
+    char id_text[REQUEST_ID_BYTES];
+    struct span target; /* As it came, query included. */
+    unsigned version_minor;
+    bool to_head;    /* HEAD: the answer has no body. */
+    bool proxied;    /* For an engine. */
+    bool body_begun; /* Something of the body has come. */
+    bool body_ended; /* All of it has. */
+    struct buf body;
+    uint64_t body_charged; /* To router->bodies. */
+    uint64_t begin_ns;     /* When its head was complete. */
+    uint64_t routing_ns;   /* When its body was. */
+
+    /* What it is about. */
+    size_t model; /* In the fleet. */
+    bool stream;
+    bool has_prompt;
+    struct hashtrie_key key; /* Hashes owned. */
+    uint64_t prompt_bytes;
+
+    /* Where it goes. */
+    struct route_choice choice;
+    size_t pair;
+    bool routed;           /* `choice` and `pair` are set. */
+    bool charged;          /* Counts as in flight at choice.endpoint. */
+    bool prefilled;        /* Its bytes do not count as queued any more. */
+    uint64_t queued_bytes; /* There, its own included, when it was sent. */
+    uint64_t sent_ns;
+    uint32_t excluded[ROUTER_TRIES_MAX];
+    size_t excluded_count;
+    struct reload_wait *reload; /* Owned by nobody: see reload_wait. */
+    unsigned reload_count;
+    bool reload_over;          /* Done, or its time is up. */
+    struct net_timer *timer;   /* Owned; kept over requests. Of the current state. */
+    struct net_timer *prefill; /* Owned; kept over requests. */
+
+    /* The engine's side. */
+    struct upstream *upstream; /* Owned while set. */
+    unsigned resend_count;
+    bool connected;
+    bool failed; /* Of this try; `failure` says why. */
+    enum net_status failure;
+
+    struct buf engine_head; /* What is sent before the body. */
+    struct span input;      /* Bytes that have just come; for the duration of a tick. */
+    bool engine_ended;      /* No more will come; `failure` says how. */
+
+    /* The answer. */
+    struct buf head;    /* Held back until a byte of the body, or the end, has come. */
+    bool head_ready;    /* It is the final answer's and complete. */
+    bool body_arrived;  /* A byte of the answer's body has come. */
+    struct span output; /* For the client, in `input` or the worker's scratch; during a tick. */
+    unsigned status;
+    enum request_framing framing;
+    bool answering; /* Bytes have gone to the client. */
+    bool complete;  /* The engine's answer has ended as it should. */
+    bool reusable;  /* ... and its connection may be used again. */
+    bool client_gone;
+    bool cut; /* The answer cannot be completed. */
+};
+
+bool request_init(struct request *request, struct conn *conn, struct worker *worker);
+void request_fini(struct request *request); /* Finished, or never begun. */
+
+/* ---- From the connection, while READING ---- */
+
+void request_on_head(struct request *request, const struct http_head *head);
+void request_on_body(struct request *request, struct span bytes);
+void request_on_body_end(struct request *request);
+/* Where the next bytes of the body may be read to. False: nowhere, or not yet. */
+bool request_body_space(struct request *request, char **space, size_t *size);
+/* The client has left, or its connection ends now. Nothing is written any more. */
+void request_on_client_gone(struct request *request);
+/* The client's queue has drained below its limit. */
+void request_on_client_ready(struct request *request);
+
+/* ---- From the engine's connection ---- */
+
+void request_on_connected(struct request *request, enum net_status status);
+void request_on_engine_bytes(struct request *request, const char *bytes, size_t size);
+void request_on_engine_end(struct request *request, enum net_status status);
+void request_on_engine_written(struct request *request, enum net_status status);
+
+/* ---- Between the files of the machine ---- */
+
+void request_tick(struct request *request);
+void request_fail_try(struct request *request, enum net_status status); /* First failure wins. */
+void request_free_body(struct request *request);
+/* pick.c: what it is about. False: it was answered with an error. */
+bool request_read_prompt(struct request *request);
+enum pick_result { PICK_CHOSEN, PICK_RELOADING, PICK_NOBODY };
+/* Picks an engine and records the choice; or starts a reload first. */
+enum pick_result request_pick(struct request *request);
+void request_forget_reload(struct request *request);
+void reload_wait_done(struct reload_wait *wait);      /* On the loop, from its mailbox. */
+void request_load_prefilled(struct request *request); /* Each at most once per choice. */
+void request_load_ended(struct request *request);
+void request_first_byte(struct request *request); /* load.c: teaches the rate of a stream. */
+/* relay.c */
+bool relay_build_engine_head(struct request *request);
+void relay_parse(struct request *request);     /* Consumes `input`: makes `head` and `output`. */
+void relay_parse_end(struct request *request); /* The engine has closed its side. */
+
+/* ---- answer.c: answers made here. Each ends the request; only the first is sent. ---- */
+
+/* {"error": TEXT} */
+void answer_error(struct request *request, unsigned status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void answer_text(struct request *request, unsigned status, const char *content_type,
+                 struct span body);
+void answer_not_allowed(struct request *request, const char *allowed);
+
+/* ---- admin.c ---- */
+
+/* The path is served here: answers it, and returns true. */
+bool admin_serve(struct request *request, struct span method, struct span path);
+
+#endif

@@ -1,0 +1,302 @@
+/*
+ * Start and end of a router.
+ *
+ *     trie -> store (restores) -> endpoints -> workers -> listeners -> "listening on ..."
+ *     signal -> drain -> workers end -> store's last checkpoint -> everything freed
+ */
+#include "proxy/router.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "proxy/proxy.h"
+
+enum {
+    RELOAD_THREADS = 2,
+    CLOSE_TIMEOUT_MS = 30000, /* For the last checkpoint. */
+    EXIT_BY_SIGNAL = 128,     /* Plus its number, as shells have it. */
+};
+
+/* ---- Start ---- */
+
+static void raise_file_limit(struct log *log)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        log_warning(log, "The limit of open files cannot be read");
+        return;
+    }
+    rlim_t before = limit.rlim_cur;
+    limit.rlim_cur = limit.rlim_max;
+    if (before != limit.rlim_max && setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        log_warning(log, "The limit of open files stays at %llu", (unsigned long long)before);
+    }
+}
+
+static bool make_trie(struct router *router)
+{
+    const struct config *config = router->config;
+    struct hashtrie_options options = hashtrie_options_default((size_t)config->memory_bytes);
+    options.threshold = config->eviction_threshold;
+    options.target = config->target_utilization;
+    options.chunk_size = config->chunk_size;
+    options.max_entry_age_s = (uint32_t)(config->max_entry_age_ns / CLOCK_NS_PER_S);
+    options.seed = random_system_seed();
+    enum hashtrie_status status = hashtrie_new(&options, &router->trie);
+    if (status != HASHTRIE_OK) {
+        log_error(router->log, "The trie cannot be made: %s", hashtrie_strerror(status));
+        return false;
+    }
+    router->fleet = route_fleet_new(&router->mem, random_system_seed());
+    return router->fleet != NULL;
+}
+
+/* From any of the store's threads: a line of its own, written at once. */
+static void on_store_event(void *user, enum hashtrie_event_level level, const char *text)
+{
+    const struct router *router = user;
+    static const enum log_level levels[] = {
+        [HASHTRIE_EVENT_ERROR] = LOG_ERROR,
+        [HASHTRIE_EVENT_WARNING] = LOG_WARNING,
+        [HASHTRIE_EVENT_INFO] = LOG_INFO,
+    };
+    struct log log;
+    log_init(&log, router->log->fd, router->log->level);
+    log_write(&log, levels[level], "Store: %s", text);
+    log_fini(&log);
+}
+
+static bool open_store(struct router *router)
+{
+    const struct config *config = router->config;
+    if (!config->store_enabled) {
+        return true;
+    }
+    struct hashtrie_store_options options = hashtrie_store_options_default(config->store_path);
+    options.max_bytes = config->store_bytes_max;
+    options.checkpoint_interval_ms = (uint32_t)(config->checkpoint_interval_ns / CLOCK_NS_PER_MS);
+    options.reload_thread_count = RELOAD_THREADS;
+    options.chunk_size = config->chunk_size;
+    options.on_event = on_store_event;
+    options.user = router;
+    enum hashtrie_status status = hashtrie_store_open(router->trie, &options, &router->store);
+    if (status != HASHTRIE_OK) {
+        log_error(router->log, "The store %s cannot be opened: %s", config->store_path,
+                  hashtrie_strerror(status));
+        return false;
+    }
+    return true;
+}
+
+static bool make_workers(struct router *router)
+{
+    size_t count = router->config->thread_count > 0 ? router->config->thread_count : 1;
+    router->workers = mem_alloc_zero(&router->mem, count * sizeof *router->workers);
+    if (router->workers == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        router->worker_count = i + 1;
+        if (!worker_init(&router->workers[i], router, i)) {
+            log_error(router->log, "Thread %zu cannot be set up: out of memory or descriptors", i);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool listen_all(struct router *router)
+{
+    const struct config *config = router->config;
+    router->port = config->port;
+    for (size_t i = 0; i < router->worker_count; i++) {
+        enum net_status status = worker_listen(&router->workers[i], &router->port);
+        if (status != NET_OK) {
+            log_error(router->log, "Cannot listen on %s:%u: %s", config->host,
+                      (unsigned)router->port, net_status_text(status));
+            return false;
+        }
+    }
+    return true;
+}
+
+static void tell(struct router *router)
+{
+    const struct config *config = router->config;
+    log_info(router->log,
+             "hashtrie-router %s listening on %s:%u (%zu backends, %zu threads, %s, store %s)",
+             hashtrie_version(), config->host[0] == '\0' ? "*" : config->host,
+             (unsigned)router->port, router->backend_count, router->worker_count,
+             config->routing_logic, config->store_enabled ? config->store_path : "off");
+    log_flush(router->log);
+}
+
+struct router *router_new(const struct config *config, struct log *log)
+{
+    struct mem mem;
+    mem_init(&mem, SIZE_MAX);
+    struct router *router = mem_alloc_zero(&mem, sizeof *router);
+    if (router == NULL) {
+        log_error(log, "Out of memory");
+        return NULL;
+    }
+    router->mem = mem;
+    router->config = config;
+    router->log = log;
+    router->start_unix_s = net_unix_ns() / CLOCK_NS_PER_S;
+    atomic_init(&router->draining, false);
+    atomic_init(&router->stopping, false);
+    bodies_init(&router->bodies, config->buffered_bytes_max, config->body_bytes_max);
+    raise_file_limit(log);
+    if (make_trie(router) && open_store(router) && router_add_backends(router) &&
+        router_add_aliases(router) && make_workers(router) && listen_all(router)) {
+        tell(router);
+        return router;
+    }
+    log_flush(log);
+    router_free(router);
+    return NULL;
+}
+
+/* ---- End ---- */
+
+static void close_store(struct router *router)
+{
+    if (router->store == NULL) {
+        return;
+    }
+    enum hashtrie_status status = hashtrie_store_close(router->store, CLOSE_TIMEOUT_MS);
+    router->store = NULL;
+    if (status != HASHTRIE_OK) {
+        log_warning(router->log, "The last checkpoint was not completed: %s",
+                    hashtrie_strerror(status));
+    }
+}
+
+void router_free(struct router *router)
+{
+    if (router == NULL) {
+        return;
+    }
+    close_store(router); /* Ends its threads: nobody sends wakes any more. */
+    for (size_t i = 0; i < router->worker_count; i++) {
+        worker_fini(&router->workers[i]);
+    }
+    size_t thread_count = router->config->thread_count > 0 ? router->config->thread_count : 1;
+    size_t backend_count = router->config->backend_count;
+    struct mem *mem = &router->mem;
+    mem_free(mem, router->workers, thread_count * sizeof *router->workers);
+    mem_free(mem, router->backends, backend_count * sizeof *router->backends);
+    mem_free(mem, router->arrivals, backend_count * sizeof *router->arrivals);
+    mem_free(mem, router->pairs, backend_count * sizeof *router->pairs);
+    mem_free(mem, router->backend_of_holder,
+             router->backend_of_holder_size * sizeof *router->backend_of_holder);
+    mem_free(mem, router->aliases, router->alias_count * sizeof(const struct config_alias *));
+    if (router->fleet != NULL) {
+        route_fleet_free(router->fleet);
+    }
+    hashtrie_free(router->trie);
+    struct mem last = router->mem;
+    mem_free(&last, router, sizeof *router);
+    mem_fini(&last);
+}
+
+/* ---- Running ---- */
+
+static void on_drain_timeout(void *user)
+{
+    struct router *router = user;
+    log_warning(&router->workers[0].log,
+                "Requests still run after the drain timeout: they are cut off");
+    atomic_store(&router->stopping, true);
+    router_wake_all(router);
+}
+
+static void on_signal(void *user, int number)
+{
+    struct router *router = user;
+    struct log *log = &router->workers[0].log;
+    router->signal_count++;
+    if (router->signal_count > 1) {
+        log_warning(log, "Second signal: ending at once");
+        log_flush(log);
+        _exit(EXIT_BY_SIGNAL + number);
+    }
+    log_info(log, "Signal %d: no new connections; requests may finish", number);
+    atomic_store(&router->draining, true);
+    net_timer_start(router->drain_timer, router->config->drain_timeout_ns);
+    router_wake_all(router);
+}
+
+static void *run_worker(void *user)
+{
+    worker_run(user);
+    return NULL;
+}
+
+/* Threads for all workers but the first. They take no signals: those are the main thread's. */
+static bool start_threads(struct router *router)
+{
+    sigset_t all;
+    sigset_t before;
+    (void)sigfillset(&all); /* Never fails. */
+    (void)pthread_sigmask(SIG_BLOCK, &all, &before);
+    bool started = true;
+    for (size_t i = 1; i < router->worker_count && started; i++) {
+        struct worker *worker = &router->workers[i];
+        worker->thread_started = pthread_create(&worker->thread, NULL, run_worker, worker) == 0;
+        started = worker->thread_started;
+    }
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return started;
+}
+
+static void join_threads(struct router *router)
+{
+    for (size_t i = 1; i < router->worker_count; i++) {
+        if (router->workers[i].thread_started) {
+            (void)pthread_join(router->workers[i].thread, NULL); /* It was started. */
+            router->workers[i].thread_started = false;
+        }
+    }
+}
+
+static bool watch_signals(struct router *router)
+{
+    struct net_loop *loop = router->workers[0].loop;
+    router->drain_timer = net_timer_new(loop, on_drain_timeout, router);
+    router->signals[0] = net_signal_new(loop, SIGTERM, on_signal, router);
+    router->signals[1] = net_signal_new(loop, SIGINT, on_signal, router);
+    return router->drain_timer != NULL && router->signals[0] != NULL && router->signals[1] != NULL;
+}
+
+static void unwatch_signals(struct router *router)
+{
+    net_timer_close(router->drain_timer);
+    net_signal_close(router->signals[0]);
+    net_signal_close(router->signals[1]);
+}
+
+bool router_run(struct router *router)
+{
+    bool running = watch_signals(router) && start_threads(router);
+    if (running) {
+        worker_run(&router->workers[0]);
+    } else {
+        log_error(router->log, "Threads or signals cannot be set up");
+        atomic_store(&router->draining, true);
+        atomic_store(&router->stopping, true);
+        router_wake_all(router);
+    }
+    join_threads(router);
+    unwatch_signals(router);
+    close_store(router);
+    if (running) {
+        log_info(router->log, "Ended in order");
+    }
+    return running;
+}

@@ -1,0 +1,138 @@
+/*
+ * What the files of this room share: the router, its workers (one per loop), its backends.
+ *
+ * Threads: `struct router` is written at start alone, save for atomics and what the trie's lock
+ * covers (trie, fleet, arrivals). A worker, its connections and requests belong to its loop's
+ * thread; other threads may send its wake, read its stats and push to its mailbox.
+ */
+#ifndef HASHTRIE_PROXY_ROUTER_H
+#define HASHTRIE_PROXY_ROUTER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "hashtrie/store.h"
+#include "hashtrie/trie.h"
+
+#include "base/list.h"
+#include "base/log.h"
+#include "config/config.h"
+#include "http/http.h"
+#include "net/net.h"
+#include "prompt/prompt.h"
+#include "proxy/body.h"
+#include "proxy/stats.h"
+#include "route/route.h"
+
+enum {
+    ROUTER_BACKLOG = 4096,      /* The kernel cuts it to net.core.somaxconn. */
+    ROUTER_TRIES_MAX = 101,     /* --max-instance-failover-reroute-attempts goes to 100. */
+    ROUTER_QPS_WINDOW_S = 60,   /* As the Python router's --request-stats-window. */
+    ROUTER_POOL_IDLE_MAX = 256, /* Idle connections kept per endpoint and loop. */
+};
+
+#define ROUTER_SWEEP_NS (1000 * UINT64_C(1000000)) /* Timeouts below are checked so often. */
+#define ROUTER_CLIENT_IDLE_NS \
+    (120 * UINT64_C(1000000000)) /* A client's connection between requests. */
+#define ROUTER_CLIENT_READ_NS (60 * UINT64_C(1000000000)) /* A request that stops coming in. */
+#define ROUTER_LINGER_NS \
+    (2 * UINT64_C(1000000000)) /* After the last answer, for the client to read it. */
+#define ROUTER_STUCK_NS \
+    (60 * UINT64_C(1000000000)) /* A client that reads nothing of its last answer. */
+
+/* An engine. Numbered as in the fleet. */
+struct backend {
+    const char *url; /* Borrowed from the configuration. */
+    struct net_address address;
+    struct span host; /* Value of the Host header; points into url. */
+    struct span path; /* Put before each target; points into url. */
+    hashtrie_endpoint holder;
+    size_t first_pair; /* In stats: this backend and one of its models, ... */
+};
+
+/* Requests of the last seconds: one counter per second. Under the trie's lock. */
+struct arrivals {
+    uint32_t counts[ROUTER_QPS_WINDOW_S];
+    uint64_t last_s;
+    uint64_t sum;
+};
+void arrivals_add(struct arrivals *arrivals, uint64_t now_s);
+double arrivals_per_second(struct arrivals *arrivals, uint64_t now_s);
+
+struct worker;
+
+struct router {
+    const struct config *config;  /* Borrowed. */
+    struct log *log;              /* Borrowed: of the main thread, while starting and ending. */
+    struct mem mem;               /* What is allocated at the start and freed at the end. */
+    struct hashtrie *trie;        /* Owned. */
+    struct hashtrie_store *store; /* Owned; NULL without one. */
+    struct route_fleet *fleet;    /* Owned; the trie's lock covers it. */
+    struct arrivals *arrivals;    /* Owned, per endpoint; the trie's lock covers them. */
+    struct backend *backends;     /* Owned. */
+    size_t backend_count;
+    uint16_t *backend_of_holder; /* Owned; by the trie's endpoint number. UINT16_MAX: none. */
+    size_t backend_of_holder_size;
+    const struct config_alias **aliases; /* Owned; sorted by name. */
+    size_t alias_count;
+    struct stats_pair *pairs; /* Owned: (backend, model) as configured. */
+    size_t pair_count;
+    struct worker *workers; /* Owned. */
+    size_t worker_count;
+    struct bodies bodies;
+    uint16_t port;
+    atomic_bool draining;  /* Nothing new is accepted. */
+    atomic_bool stopping;  /* What is left is cut off. */
+    unsigned signal_count; /* Main thread. */
+    struct net_signal *signals[2];
+    struct net_timer *drain_timer;
+    uint64_t start_unix_s;
+};
+
+struct worker {
+    struct router *router;
+    size_t number;
+    struct mem mem;
+    struct log log;
+    struct net_loop *loop;
+    struct net_listener *listener;
+    struct net_wake *wake;
+    struct net_timer *sweep;
+    struct prompt_reader *reader;
+    uint64_t
+        *hashes; /* Scratch for one prompt; grows to the largest met, bounded by HASHES_KEPT. */
+    size_t hash_capacity;
+    struct buf scratch;    /* Re-framed bytes and local answers, for one callback. */
+    struct list conns;     /* struct conn.link */
+    struct list dead;      /* Closed; freed at the end of the turn. */
+    struct list paused;    /* Connections not read because too many bodies are in memory. */
+    struct list upstreams; /* All struct upstream.all of this loop. */
+    struct list dead_upstreams;
+    struct list *pools; /* Owned, per backend: idle upstreams, youngest last. */
+    size_t *pool_sizes;
+    pthread_mutex_t mailbox_mutex;
+    struct list mailbox; /* struct reload_wait.link: reloads that are done. */
+    struct stats stats;
+    uint64_t random_id[2]; /* State of the request ids. */
+    pthread_t thread;
+    bool thread_started;
+    bool drained; /* Has seen router->draining. */
+};
+
+/* start.c: what router_new() does with the configuration. */
+bool router_add_backends(struct router *router);
+bool router_add_aliases(struct router *router);
+/* What the model's name stands for: an alias's model, else the name itself. */
+struct span router_canonical_model(const struct router *router, struct span name, bool *is_alias);
+size_t router_pair(const struct router *router, size_t endpoint, size_t model);
+
+/* worker.c */
+bool worker_init(struct worker *worker, struct router *router, size_t number);
+enum net_status worker_listen(struct worker *worker, uint16_t *port);
+void worker_run(struct worker *worker); /* Until it has drained. */
+void worker_fini(struct worker *worker);
+/* A connection has gone: the worker ends with its last one if it drains. */
+void worker_conn_gone(struct worker *worker);
+void router_wake_all(struct router *router);
+
+#endif

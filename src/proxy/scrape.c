@@ -1,0 +1,337 @@
+#include "proxy/scrape.h"
+
+#include <assert.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "metrics/metrics.h"
+
+/* What the trie's lock covers, copied out of it in one go. */
+struct endpoint_view {
+    struct route_load load;
+    double arrivals_per_s;
+    bool up;
+};
+
+struct scrape {
+    struct metrics_writer writer;
+    struct router *router;
+    struct endpoint_view *views; /* Per backend. */
+    struct hashtrie_stats trie;
+    struct hashtrie_store_stats store;
+    bool has_store;
+};
+
+static void look(struct scrape *scrape)
+{
+    struct router *router = scrape->router;
+    uint64_t now_s = net_unix_ns() / CLOCK_NS_PER_S;
+    hashtrie_lock(router->trie);
+    for (size_t i = 0; i < router->backend_count; i++) {
+        scrape->views[i] = (struct endpoint_view){
+            .load = route_endpoint_load(router->fleet, i),
+            .arrivals_per_s = arrivals_per_second(&router->arrivals[i], now_s),
+            .up = route_endpoint_is_up(router->fleet, i)};
+    }
+    hashtrie_get_stats(router->trie, &scrape->trie);
+    hashtrie_unlock(router->trie);
+    scrape->has_store = router->store != NULL;
+    if (scrape->has_store) {
+        hashtrie_store_get_stats(router->store, &scrape->store);
+    }
+}
+
+/* Sum of a counter over all workers, by its place in `struct stats`. */
+static uint64_t sum(const struct router *router, size_t offset)
+{
+    uint64_t total = 0;
+    for (size_t i = 0; i < router->worker_count; i++) {
+        const char *stats = (const char *)&router->workers[i].stats;
+        total += stats_get((const _Atomic uint64_t *)(const void *)(stats + offset));
+    }
+    return total;
+}
+
+#define SUM(router, field) sum((router), offsetof(struct stats, field))
+
+static const struct stats_series *series_of(const struct worker *worker, size_t pair)
+{
+    return atomic_load_explicit(&worker->stats.series[pair], memory_order_acquire);
+}
+
+/* ---- Per endpoint ---- */
+
+enum view_value { VIEW_RUNNING, VIEW_PREFILL, VIEW_DECODING, VIEW_QPS, VIEW_HEALTHY };
+
+static double view_value(const struct endpoint_view *view, enum view_value which)
+{
+    switch (which) {
+    case VIEW_RUNNING:
+        return view->load.in_flight;
+    case VIEW_PREFILL:
+        return view->load.in_prefill;
+    case VIEW_DECODING:
+        return view->load.in_flight - view->load.in_prefill;
+    case VIEW_QPS:
+        return view->arrivals_per_s;
+    case VIEW_HEALTHY:
+        return view->up ? 1 : 0;
+    default:
+        return 0;
+    }
+}
+
+static void write_views(struct scrape *scrape)
+{
+    static const struct {
+        const char *name;
+        const char *help;
+        enum view_value value;
+    } families[] = {
+        {"vllm:num_requests_running", "Requests at the engine.", VIEW_RUNNING},
+        {"vllm:num_prefill_requests", "Of these, before the first byte of their answer.",
+         VIEW_PREFILL},
+        {"vllm:num_decoding_requests", "Of these, after it.", VIEW_DECODING},
+        {"vllm:current_qps", "Requests a second over the last minute.", VIEW_QPS},
+        {"vllm:healthy_pods_total", "1 for each engine that is known.", VIEW_HEALTHY},
+    };
+    for (size_t f = 0; f < sizeof families / sizeof *families; f++) {
+        metrics_family(&scrape->writer, families[f].name, METRICS_GAUGE, families[f].help);
+        for (size_t i = 0; i < scrape->router->backend_count; i++) {
+            metrics_sample(&scrape->writer, view_value(&scrape->views[i], families[f].value),
+                           METRICS_LABEL("server", scrape->router->backends[i].url));
+        }
+    }
+}
+
+static void write_incoming(struct scrape *scrape)
+{
+    struct router *router = scrape->router;
+    metrics_family(
+        &scrape->writer, "vllm:num_incoming_requests_total", METRICS_COUNTER,
+        "Requests by model; model=\"unknown\" counts those for models that nobody serves.");
+    size_t model_count = route_model_count(router->fleet);
+    for (size_t model = 0; model <= model_count; model++) {
+        uint64_t total = 0;
+        for (size_t i = 0; i < router->worker_count; i++) {
+            total += stats_get(&router->workers[i].stats.incoming[model]);
+        }
+        const char *name = model < model_count ? route_model_name(router->fleet, model) : "unknown";
+        if (model < model_count || total > 0) {
+            metrics_sample_u64(&scrape->writer, total, METRICS_LABEL("model", name));
+        }
+    }
+}
+
+static void write_errors(struct scrape *scrape)
+{
+    struct router *router = scrape->router;
+    metrics_family(&scrape->writer, "vllm:request_errors_total", METRICS_COUNTER,
+                   "Tries that failed at the engine.");
+    for (size_t pair = 0; pair < router->pair_count; pair++) {
+        const char *url = router->backends[router->pairs[pair].endpoint].url;
+        const char *model = route_model_name(router->fleet, router->pairs[pair].model);
+        for (int error = 0; error < STATS_ERROR_COUNT; error++) {
+            uint64_t total = 0;
+            for (size_t i = 0; i < router->worker_count; i++) {
+                const struct stats_series *series = series_of(&router->workers[i], pair);
+                total += series == NULL ? 0 : stats_get(&series->errors[error]);
+            }
+            if (total > 0) {
+                const char *type = stats_error_name((enum stats_error)error);
+                metrics_sample_u64(&scrape->writer, total,
+                                   METRICS_LABELS({"error_type", type, 0}, {"model", model, 0},
+                                                  {"server", url, 0}));
+            }
+        }
+    }
+}
+
+static void write_latency(struct scrape *scrape, size_t pair, bool success)
+{
+    struct router *router = scrape->router;
+    struct metrics_histogram merged;
+    metrics_histogram_init(&merged, &metrics_bounds_request);
+    for (size_t i = 0; i < router->worker_count; i++) {
+        const struct stats_series *series = series_of(&router->workers[i], pair);
+        if (series != NULL) {
+            metrics_histogram_merge(&merged, success ? &series->success : &series->error);
+        }
+    }
+    if (metrics_histogram_count(&merged) > 0) {
+        const char *url = router->backends[router->pairs[pair].endpoint].url;
+        const char *model = route_model_name(router->fleet, router->pairs[pair].model);
+        metrics_histogram_write(&scrape->writer, &merged,
+                                METRICS_LABELS({"model", model, 0}, {"server", url, 0},
+                                               {"status", success ? "success" : "error", 0}));
+    }
+}
+
+static void write_latencies(struct scrape *scrape)
+{
+    metrics_family(&scrape->writer, "vllm:request_latency_seconds", METRICS_HISTOGRAM,
+                   "From a request's head to its answer's last byte.");
+    for (size_t pair = 0; pair < scrape->router->pair_count; pair++) {
+        write_latency(scrape, pair, true);
+        write_latency(scrape, pair, false);
+    }
+}
+
+/* ---- The router's own ---- */
+
+static void write_routing(struct scrape *scrape)
+{
+    struct router *router = scrape->router;
+    struct metrics_writer *writer = &scrape->writer;
+    metrics_family(writer, "hashtrie_routing_decisions_total", METRICS_COUNTER,
+                   "Routed requests by why the engine was chosen.");
+    const char *policy = route_policy_name(
+        router->config->routing == CONFIG_ROUNDROBIN ? ROUTE_ROUNDROBIN : ROUTE_PREFIXAWARE);
+    for (int outcome = 0; outcome < ROUTE_OUTCOME_COUNT; outcome++) {
+        uint64_t total = sum(router, offsetof(struct stats, outcomes) +
+                                         (size_t)outcome * sizeof(_Atomic uint64_t));
+        const char *name = route_outcome_name((enum route_outcome)outcome);
+        metrics_sample_u64(writer, total,
+                           METRICS_LABELS({"outcome", name, 0}, {"policy", policy, 0}));
+    }
+    struct metrics_histogram merged;
+    metrics_histogram_init(&merged, &metrics_bounds_route);
+    for (size_t i = 0; i < router->worker_count; i++) {
+        metrics_histogram_merge(&merged, &router->workers[i].stats.route_seconds);
+    }
+    metrics_family(writer, "hashtrie_route_seconds", METRICS_HISTOGRAM,
+                   "From a request's last byte to the choice of an engine.");
+    metrics_histogram_write(writer, &merged, METRICS_NO_LABELS);
+    metrics_single_u64(writer, "hashtrie_prompt_bytes_total", METRICS_COUNTER,
+                       "Bytes of prompt routed.", SUM(router, prompt_bytes));
+    metrics_single_u64(writer, "hashtrie_matched_bytes_total", METRICS_COUNTER,
+                       "Of these, held by the chosen engine as far as is known.",
+                       SUM(router, matched_bytes));
+    metrics_single_u64(writer, "hashtrie_retries_total", METRICS_COUNTER,
+                       "Requests tried at another engine.", SUM(router, retries));
+    metrics_single_u64(writer, "hashtrie_cancelled_requests_total", METRICS_COUNTER,
+                       "Requests whose client went away.", SUM(router, cancelled));
+    metrics_single_u64(writer, "hashtrie_client_connections_total", METRICS_COUNTER,
+                       "Connections accepted.", SUM(router, connections));
+    metrics_single_u64(writer, "hashtrie_reload_timeouts_total", METRICS_COUNTER,
+                       "Requests that did not wait any longer for a reload.",
+                       SUM(router, reload_timeouts));
+    metrics_single_u64(writer, "hashtrie_buffered_bytes", METRICS_GAUGE,
+                       "Request bodies in memory.", atomic_load(&router->bodies.bytes_used));
+}
+
+static void write_tiers(struct scrape *scrape, const char *name, const char *help, uint64_t hot,
+                        uint64_t cold)
+{
+    metrics_family(&scrape->writer, name, METRICS_GAUGE, help);
+    metrics_sample_u64(&scrape->writer, hot, METRICS_LABEL("tier", "hot"));
+    metrics_sample_u64(&scrape->writer, cold, METRICS_LABEL("tier", "cold"));
+}
+
+static void write_trie(struct scrape *scrape)
+{
+    const struct hashtrie_stats *trie = &scrape->trie;
+    struct metrics_writer *writer = &scrape->writer;
+    metrics_single_u64(writer, "hashtrie_memory_bytes", METRICS_GAUGE, "Taken by the hot trie.",
+                       trie->bytes_used);
+    metrics_single_u64(writer, "hashtrie_memory_budget_bytes", METRICS_GAUGE,
+                       "What it may take at most.", trie->bytes_budget);
+    write_tiers(scrape, "hashtrie_nodes", "Nodes known.", trie->node_count,
+                scrape->store.node_count);
+    write_tiers(scrape, "hashtrie_chunks", "Chunks of prompts known.", trie->chunk_count,
+                scrape->store.chunk_count);
+    metrics_single_u64(writer, "hashtrie_evicted_nodes_total", METRICS_COUNTER,
+                       "Nodes evicted from memory.", trie->evicted_node_count);
+    metrics_single_u64(writer, "hashtrie_spilled_nodes_total", METRICS_COUNTER,
+                       "Of these, known to be in the store.", trie->spilled_node_count);
+    metrics_single_u64(writer, "hashtrie_dropped_nodes_total", METRICS_COUNTER,
+                       "Of these, lost because the store had not saved them yet.",
+                       trie->dropped_node_count);
+    metrics_single_u64(writer, "hashtrie_reloaded_nodes_total", METRICS_COUNTER,
+                       "Nodes put back from the store.", trie->reloaded_node_count);
+}
+
+static void write_checkpoints(struct scrape *scrape)
+{
+    static const double bounds_ms[] = HASHTRIE_STORE_CHECKPOINT_BOUNDS_MS;
+    static_assert(sizeof bounds_ms / sizeof *bounds_ms == HASHTRIE_STORE_CHECKPOINT_BOUNDS,
+                  "the store's bounds are counted");
+    const struct hashtrie_store_stats *store = &scrape->store;
+    struct metrics_bounds bounds = {.count = HASHTRIE_STORE_CHECKPOINT_BOUNDS};
+    uint64_t counts[HASHTRIE_STORE_CHECKPOINT_BOUNDS + 1];
+    uint64_t below = 0;
+    for (size_t i = 0; i < HASHTRIE_STORE_CHECKPOINT_BOUNDS; i++) {
+        bounds.bounds[i] = bounds_ms[i] / 1000;
+        counts[i] = store->checkpoint_le_count[i] - below;
+        below = store->checkpoint_le_count[i];
+    }
+    counts[HASHTRIE_STORE_CHECKPOINT_BOUNDS] = store->checkpoint_timed_count - below;
+    struct metrics_histogram histogram;
+    metrics_histogram_init(&histogram, &bounds);
+    metrics_histogram_set(&histogram, counts, store->checkpoint_seconds_sum);
+    metrics_family(&scrape->writer, "hashtrie_checkpoint_seconds", METRICS_HISTOGRAM,
+                   "Checkpoints that wrote something.");
+    metrics_histogram_write(&scrape->writer, &histogram, METRICS_NO_LABELS);
+}
+
+static void write_store(struct scrape *scrape)
+{
+    const struct hashtrie_store_stats *store = &scrape->store;
+    struct metrics_writer *writer = &scrape->writer;
+    metrics_single_u64(writer, "hashtrie_store_up", METRICS_GAUGE, "1: the store reads and writes.",
+                       scrape->has_store && store->up ? 1 : 0);
+    metrics_single_u64(writer, "hashtrie_store_bytes", METRICS_GAUGE, "Size of the store's file.",
+                       store->bytes);
+    metrics_single_u64(writer, "hashtrie_store_max_bytes", METRICS_GAUGE,
+                       "What it may take at most.", store->max_bytes);
+    metrics_single_u64(writer, "hashtrie_store_deleted_nodes_total", METRICS_COUNTER,
+                       "Nodes deleted for the sake of that.", store->deleted_node_count);
+    metrics_single_u64(writer, "hashtrie_store_corrupt_records_total", METRICS_COUNTER,
+                       "Records with a bad checksum; treated as a miss.",
+                       store->corrupt_record_count);
+    write_checkpoints(scrape);
+    metrics_single_u64(writer, "hashtrie_checkpoint_failures_total", METRICS_COUNTER,
+                       "Transactions that could not be committed.",
+                       store->checkpoint_failure_count);
+    metrics_single(writer, "hashtrie_last_checkpoint_timestamp_seconds", METRICS_GAUGE,
+                   "All that was recorded before this time is on disk.",
+                   store->last_checkpoint_unix_s);
+    metrics_single(writer, "hashtrie_restore_seconds", METRICS_GAUGE,
+                   "Opening the store took so long.", store->restore_seconds);
+    metrics_single(writer, "hashtrie_warmup_ratio", METRICS_GAUGE,
+                   "How far the store is read ahead after the start.",
+                   scrape->has_store ? store->warmup_ratio : 1.0);
+}
+
+static void write_process(struct scrape *scrape)
+{
+    struct metrics_writer *writer = &scrape->writer;
+    metrics_family(writer, "hashtrie_build_info", METRICS_GAUGE, "1, with the version as a label.");
+    metrics_sample_u64(writer, 1, METRICS_LABEL("version", hashtrie_version()));
+    metrics_single_u64(writer, "process_start_time_seconds", METRICS_GAUGE,
+                       "When the router was started.", scrape->router->start_unix_s);
+}
+
+bool scrape_write(struct worker *worker, struct buf *out)
+{
+    struct router *router = worker->router;
+    struct scrape scrape = {.router = router};
+    size_t views_size = (router->backend_count + 1) * sizeof *scrape.views;
+    scrape.views = mem_alloc(&worker->mem, views_size);
+    if (scrape.views == NULL) {
+        return false;
+    }
+    look(&scrape);
+    metrics_begin(&scrape.writer, out);
+    write_views(&scrape);
+    write_incoming(&scrape);
+    write_errors(&scrape);
+    write_latencies(&scrape);
+    write_routing(&scrape);
+    write_trie(&scrape);
+    write_store(&scrape);
+    write_process(&scrape);
+    mem_free(&worker->mem, scrape.views, views_size);
+    return metrics_end(&scrape.writer);
+}

@@ -1,0 +1,78 @@
+/*
+ * Counters of one worker. Only its own thread writes them; the scrape reads those of all workers
+ * and adds them up.
+ */
+#ifndef HASHTRIE_PROXY_STATS_H
+#define HASHTRIE_PROXY_STATS_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/mem.h"
+#include "metrics/metrics.h"
+#include "net/net.h"
+#include "route/route.h"
+
+/* A backend and one of its models: what `server` and `model` labels come from. */
+struct stats_pair {
+    size_t endpoint;
+    size_t model;
+    size_t next; /* Next pair of the endpoint; SIZE_MAX: none. */
+};
+
+/* The `error_type` label of vllm:request_errors_total. */
+enum stats_error {
+    STATS_CONNECT_REFUSED,
+    STATS_CONNECT_TIMEOUT,
+    STATS_CONNECT_FAILED,
+    STATS_DISCONNECTED, /* Closed or reset before the answer's end. */
+    STATS_BAD_ANSWER,   /* Not HTTP. */
+    STATS_ERROR_COUNT
+};
+const char *stats_error_name(enum stats_error error);
+
+/* Of one pair, made at its first request. */
+struct stats_series {
+    struct metrics_histogram success; /* Seconds from the request's head to the answer's end. */
+    struct metrics_histogram error;
+    _Atomic uint64_t errors[STATS_ERROR_COUNT];
+};
+
+struct stats {
+    struct mem *mem;            /* Borrowed: the worker's. */
+    _Atomic uint64_t *incoming; /* Owned. Per model; the last counts unknown ones. */
+    size_t incoming_count;
+    _Atomic(struct stats_series *) *series; /* Owned, each too. Per pair. */
+    size_t series_count;
+    _Atomic uint64_t outcomes[ROUTE_OUTCOME_COUNT];
+    _Atomic uint64_t prompt_bytes;
+    _Atomic uint64_t matched_bytes;
+    _Atomic uint64_t reload_timeouts;
+    _Atomic uint64_t retries;
+    _Atomic uint64_t cancelled; /* Requests whose client went away. */
+    _Atomic uint64_t connections;
+    struct metrics_histogram route_seconds;
+};
+
+bool stats_init(struct stats *stats, struct mem *mem, size_t model_count, size_t pair_count);
+void stats_fini(struct stats *stats);
+
+/* Only the worker's thread: no other writes, so a load and a store are enough. */
+static inline void stats_add(_Atomic uint64_t *counter, uint64_t amount)
+{
+    uint64_t now = atomic_load_explicit(counter, memory_order_relaxed);
+    atomic_store_explicit(counter, now + amount, memory_order_relaxed);
+}
+
+static inline uint64_t stats_get(const _Atomic uint64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+/* NULL: no memory. */
+struct stats_series *stats_series(struct stats *stats, size_t pair);
+enum stats_error stats_error_of(enum net_status status, bool connecting);
+
+#endif

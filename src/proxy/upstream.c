@@ -1,0 +1,174 @@
+#include "proxy/upstream.h"
+
+#include "base/check.h"
+
+static void on_read(void *user, const char *bytes, size_t size)
+{
+    struct upstream *upstream = user;
+    if (upstream->request == NULL) {
+        upstream_close(upstream); /* Nobody asked. */
+        return;
+    }
+    upstream->got_bytes = true;
+    request_on_engine_bytes(upstream->request, bytes, size);
+}
+
+static void on_end(void *user, enum net_status status)
+{
+    struct upstream *upstream = user;
+    upstream->ended = true;
+    if (upstream->request == NULL) {
+        upstream_close(upstream);
+        return;
+    }
+    request_on_engine_end(upstream->request, status);
+}
+
+static void on_written(void *user, enum net_status status)
+{
+    struct upstream *upstream = user;
+    if (upstream->request != NULL) {
+        request_on_engine_written(upstream->request, status);
+    }
+}
+
+static const struct net_stream_events events = {
+    .on_read = on_read, .on_end = on_end, .on_written = on_written};
+
+static void on_connected(void *user, enum net_status status)
+{
+    struct upstream *upstream = user;
+    struct request *request = upstream->request;
+    REQUIRE(request != NULL);
+    if (status == NET_OK) {
+        upstream->connected = true;
+        net_stream_set_events(upstream->stream, &events, upstream);
+        status = net_stream_read_start(upstream->stream);
+    }
+    request_on_connected(request, status);
+}
+
+static struct upstream *take_idle(struct request *request, size_t endpoint)
+{
+    struct worker *worker = request->worker;
+    uint64_t limit_ns = worker->router->config->upstream_idle_timeout_ns;
+    struct list *pool = &worker->pools[endpoint];
+    while (!list_empty(pool)) {
+        struct upstream *upstream = LIST_ITEM(pool->prev, struct upstream, idle);
+        if (net_now_ns() - upstream->idle_since_ns >= limit_ns ||
+            net_stream_is_stale(upstream->stream)) {
+            upstream_close(upstream);
+            continue;
+        }
+        list_remove(&upstream->idle);
+        worker->pool_sizes[endpoint]--;
+        upstream->request = request;
+        upstream->reused = true;
+        upstream->got_bytes = false;
+        http_parser_reset(upstream->parser, request->to_head);
+        return upstream;
+    }
+    return NULL;
+}
+
+static struct upstream *upstream_new(struct request *request, size_t endpoint)
+{
+    struct worker *worker = request->worker;
+    struct upstream *upstream = mem_alloc(&worker->mem, sizeof *upstream);
+    if (upstream == NULL) {
+        return NULL;
+    }
+    *upstream = (struct upstream){.worker = worker, .endpoint = endpoint, .request = request};
+    list_init(&upstream->idle);
+    upstream->parser = http_parser_new(&worker->mem, HTTP_RESPONSES, http_limits_default());
+    if (upstream->parser == NULL) {
+        goto fail_memory;
+    }
+    upstream->stream = net_connect(worker->loop, &worker->router->backends[endpoint].address,
+                                   on_connected, upstream);
+    if (upstream->stream == NULL) {
+        goto fail_parser;
+    }
+    http_parser_reset(upstream->parser, request->to_head);
+    list_push_back(&worker->upstreams, &upstream->all);
+    return upstream;
+
+fail_parser:
+    http_parser_free(upstream->parser);
+fail_memory:
+    mem_free(&worker->mem, upstream, sizeof *upstream);
+    return NULL;
+}
+
+struct upstream *upstream_acquire(struct request *request, size_t endpoint, bool fresh)
+{
+    REQUIRE(endpoint < request->worker->router->backend_count);
+    struct upstream *upstream = fresh ? NULL : take_idle(request, endpoint);
+    return upstream != NULL ? upstream : upstream_new(request, endpoint);
+}
+
+void upstream_release(struct upstream *upstream, bool reusable)
+{
+    struct worker *worker = upstream->worker;
+    size_t *pool_size = &worker->pool_sizes[upstream->endpoint];
+    upstream->request = NULL;
+    if (!reusable || upstream->ended || !upstream->connected || worker->drained ||
+        *pool_size >= ROUTER_POOL_IDLE_MAX || net_stream_queued(upstream->stream) > 0 ||
+        worker->router->config->upstream_idle_timeout_ns == 0 ||
+        net_stream_read_start(upstream->stream) != NET_OK) {
+        upstream_close(upstream);
+        return;
+    }
+    upstream->idle_since_ns = net_now_ns();
+    list_push_back(&worker->pools[upstream->endpoint], &upstream->idle);
+    (*pool_size)++;
+}
+
+void upstream_close(struct upstream *upstream)
+{
+    struct worker *worker = upstream->worker;
+    REQUIRE(upstream->stream != NULL);
+    net_stream_close(upstream->stream);
+    upstream->stream = NULL;
+    upstream->request = NULL;
+    if (!list_empty(&upstream->idle)) {
+        list_remove(&upstream->idle);
+        worker->pool_sizes[upstream->endpoint]--;
+    }
+    list_remove(&upstream->all);
+    list_push_back(&worker->dead_upstreams, &upstream->all);
+}
+
+void upstream_free(struct upstream *upstream)
+{
+    REQUIRE(upstream->stream == NULL);
+    list_remove(&upstream->all);
+    http_parser_free(upstream->parser);
+    mem_free(&upstream->worker->mem, upstream, sizeof *upstream);
+}
+
+void upstream_sweep(struct worker *worker, uint64_t now_ns)
+{
+    uint64_t limit_ns = worker->router->config->upstream_idle_timeout_ns;
+    for (size_t i = 0; i < worker->router->backend_count; i++) {
+        while (!list_empty(&worker->pools[i])) {
+            struct upstream *oldest = LIST_ITEM(worker->pools[i].next, struct upstream, idle);
+            if (now_ns - oldest->idle_since_ns < limit_ns) {
+                break;
+            }
+            upstream_close(oldest);
+        }
+    }
+}
+
+void upstream_pause(struct upstream *upstream)
+{
+    net_stream_read_stop(upstream->stream);
+}
+
+void upstream_resume(struct upstream *upstream)
+{
+    if (!upstream->ended) {
+        (void)net_stream_read_start(upstream->stream); /* Has worked on this stream before. */
+    }
+}

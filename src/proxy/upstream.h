@@ -1,0 +1,42 @@
+/*
+ * Connections to engines, kept alive between requests: one pool per loop and engine.
+ *
+ * An idle connection is dropped after --upstream-idle-timeout (engines close theirs after 5 s, and
+ * a request that meets such a close has to be sent again), when the engine closes it, or when the
+ * engine says something unasked.
+ */
+#ifndef HASHTRIE_PROXY_UPSTREAM_H
+#define HASHTRIE_PROXY_UPSTREAM_H
+
+#include "proxy/request.h"
+#include "proxy/router.h"
+
+struct upstream {
+    struct list all;  /* In worker->upstreams, or worker->dead_upstreams. */
+    struct list idle; /* In its pool while nobody uses it. */
+    struct worker *worker;
+    struct net_stream *stream; /* NULL: closed. */
+    struct http_parser *parser;
+    size_t endpoint;
+    struct request *request; /* NULL: idle. */
+    uint64_t idle_since_ns;
+    bool reused; /* Has carried a request before this one. */
+    bool connected;
+    bool got_bytes; /* Of the current answer. */
+    bool ended;     /* The engine has closed its side. */
+};
+
+/*
+ * An idle connection, or a new one that request_on_connected() will tell about; `fresh` asks for a
+ * new one. NULL: no memory or descriptors.
+ */
+struct upstream *upstream_acquire(struct request *request, size_t endpoint, bool fresh);
+/* The request is done with it. */
+void upstream_release(struct upstream *upstream, bool reusable);
+void upstream_close(struct upstream *upstream);
+void upstream_free(struct upstream *upstream); /* Closed before. */
+void upstream_sweep(struct worker *worker, uint64_t now_ns);
+void upstream_pause(struct upstream *upstream);
+void upstream_resume(struct upstream *upstream);
+
+#endif

@@ -1,0 +1,248 @@
+/*
+ * One loop and what lives on it. Runs on its own thread; the first worker runs on the main thread.
+ *
+ * Its end: router->draining -> the listener closes, idle connections close, busy ones close after
+ * their answer -> the last one gone stops the loop. router->stopping cuts what is left.
+ */
+#include "base/check.h"
+#include "base/clock.h"
+#include "proxy/conn.h"
+#include "proxy/upstream.h"
+
+enum { SCRATCH_BYTES_MAX = 4 * NET_READ_BYTES };
+
+/* ---- Turns ---- */
+
+static void free_dead(struct worker *worker)
+{
+    while (!list_empty(&worker->dead)) {
+        conn_free(LIST_ITEM(worker->dead.next, struct conn, link));
+    }
+    while (!list_empty(&worker->dead_upstreams)) {
+        upstream_free(LIST_ITEM(worker->dead_upstreams.next, struct upstream, all));
+    }
+}
+
+static bool on_turn(void *user)
+{
+    struct worker *worker = user;
+    free_dead(worker);
+    log_flush(&worker->log);
+    if (worker->number != 0) {
+        return false;
+    }
+    hashtrie_lock(worker->router->trie);
+    bool more = hashtrie_evict_step(worker->router->trie);
+    hashtrie_unlock(worker->router->trie);
+    return more;
+}
+
+static void on_sweep(void *user)
+{
+    struct worker *worker = user;
+    uint64_t now_ns = net_now_ns();
+    list_foreach_safe (link, &worker->conns) {
+        conn_sweep(LIST_ITEM(link, struct conn, link), now_ns);
+    }
+    upstream_sweep(worker, now_ns);
+    net_timer_start(worker->sweep, ROUTER_SWEEP_NS);
+}
+
+/* ---- Wakes ---- */
+
+static void take_mailbox(struct worker *worker)
+{
+    struct list done;
+    list_init(&done);
+    pthread_mutex_lock(&worker->mailbox_mutex);
+    while (!list_empty(&worker->mailbox)) {
+        struct list *link = worker->mailbox.next;
+        list_remove(link);
+        list_push_back(&done, link);
+    }
+    pthread_mutex_unlock(&worker->mailbox_mutex);
+    while (!list_empty(&done)) {
+        struct reload_wait *wait = LIST_ITEM(done.next, struct reload_wait, link);
+        list_remove(&wait->link);
+        reload_wait_done(wait);
+    }
+}
+
+/* Those that may read again; each could bring as much as one read. */
+static void resume_paused(struct worker *worker)
+{
+    struct bodies *bodies = &worker->router->bodies;
+    uint64_t promised = 0;
+    while (!list_empty(&worker->paused)) {
+        struct conn *conn = LIST_ITEM(worker->paused.next, struct conn, pause_link);
+        bool first = promised == 0;
+        if (!first && atomic_load(&bodies->bytes_used) + promised >= bodies->bytes_soft) {
+            atomic_store(&bodies->waiting, true);
+            return;
+        }
+        if (!bodies_may_read(bodies, &conn->request)) {
+            return;
+        }
+        promised += CONN_BODY_READ_BYTES;
+        conn_resume(conn);
+    }
+}
+
+static void drain(struct worker *worker)
+{
+    worker->drained = true;
+    net_listener_close(worker->listener);
+    worker->listener = NULL;
+    list_foreach_safe (link, &worker->conns) {
+        struct conn *conn = LIST_ITEM(link, struct conn, link);
+        if (conn_is_idle(conn)) {
+            conn_close(conn);
+        }
+    }
+    list_foreach_safe (link, &worker->upstreams) {
+        struct upstream *upstream = LIST_ITEM(link, struct upstream, all);
+        if (upstream->request == NULL) {
+            upstream_close(upstream);
+        }
+    }
+}
+
+static void cut_all(struct worker *worker)
+{
+    while (!list_empty(&worker->conns)) {
+        conn_abort(LIST_ITEM(worker->conns.next, struct conn, link));
+    }
+}
+
+void worker_conn_gone(struct worker *worker)
+{
+    if (worker->drained && list_empty(&worker->conns)) {
+        net_loop_stop(worker->loop);
+    }
+}
+
+static void on_wake(void *user)
+{
+    struct worker *worker = user;
+    take_mailbox(worker);
+    resume_paused(worker);
+    if (atomic_load(&worker->router->draining) && !worker->drained) {
+        drain(worker);
+    }
+    if (atomic_load(&worker->router->stopping)) {
+        cut_all(worker);
+    }
+    worker_conn_gone(worker);
+}
+
+void router_wake_all(struct router *router)
+{
+    for (size_t i = 0; i < router->worker_count; i++) {
+        if (router->workers[i].wake != NULL) {
+            net_wake_send(router->workers[i].wake);
+        }
+    }
+}
+
+/* ---- Life ---- */
+
+static bool init_pools(struct worker *worker)
+{
+    size_t count = worker->router->backend_count;
+    if (count == 0) {
+        return true;
+    }
+    worker->pools = mem_alloc(&worker->mem, count * sizeof *worker->pools);
+    worker->pool_sizes = mem_alloc_zero(&worker->mem, count * sizeof *worker->pool_sizes);
+    if (worker->pools == NULL || worker->pool_sizes == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        list_init(&worker->pools[i]);
+    }
+    return true;
+}
+
+static bool init_loop(struct worker *worker)
+{
+    worker->loop = net_loop_new(&worker->mem);
+    if (worker->loop == NULL) {
+        return false;
+    }
+    net_loop_on_turn(worker->loop, on_turn, worker);
+    worker->wake = net_wake_new(worker->loop, on_wake, worker);
+    worker->sweep = net_timer_new(worker->loop, on_sweep, worker);
+    if (worker->wake == NULL || worker->sweep == NULL) {
+        return false;
+    }
+    net_timer_start(worker->sweep, ROUTER_SWEEP_NS);
+    return true;
+}
+
+bool worker_init(struct worker *worker, struct router *router, size_t number)
+{
+    *worker = (struct worker){.router = router, .number = number};
+    mem_init(&worker->mem, SIZE_MAX);
+    log_init(&worker->log, router->log->fd, router->log->level);
+    buf_init(&worker->scratch, &worker->mem, SCRATCH_BYTES_MAX);
+    list_init(&worker->conns);
+    list_init(&worker->dead);
+    list_init(&worker->paused);
+    list_init(&worker->upstreams);
+    list_init(&worker->dead_upstreams);
+    list_init(&worker->mailbox);
+    pthread_mutex_init(&worker->mailbox_mutex, NULL);
+    worker->random_id[0] = random_system_seed();
+    worker->random_id[1] = random_system_seed();
+    worker->reader = prompt_reader_new(&worker->mem);
+    return worker->reader != NULL &&
+           stats_init(&worker->stats, &worker->mem, route_model_count(router->fleet),
+                      router->pair_count) &&
+           init_pools(worker) && init_loop(worker);
+}
+
+enum net_status worker_listen(struct worker *worker, uint16_t *port)
+{
+    const struct config *config = worker->router->config;
+    struct net_listen_options options = {
+        .host = config->host,
+        .port = *port,
+        .backlog = ROUTER_BACKLOG,
+        .shared = worker->number > 0,
+    };
+    return net_listen(worker->loop, &options, conn_accept, worker, &worker->listener, port);
+}
+
+void worker_run(struct worker *worker)
+{
+    net_loop_run(worker->loop);
+    free_dead(worker);
+    log_flush(&worker->log);
+}
+
+/* The store is closed: every reload has been answered. */
+void worker_fini(struct worker *worker)
+{
+    if (worker->loop != NULL) {
+        cut_all(worker);
+        net_listener_close(worker->listener);
+        while (!list_empty(&worker->upstreams)) {
+            upstream_close(LIST_ITEM(worker->upstreams.next, struct upstream, all));
+        }
+        take_mailbox(worker);
+        free_dead(worker);
+        net_wake_close(worker->wake);
+        net_timer_close(worker->sweep);
+        net_loop_free(worker->loop);
+    }
+    size_t backend_count = worker->router->backend_count;
+    mem_free(&worker->mem, worker->pools, backend_count * sizeof *worker->pools);
+    mem_free(&worker->mem, worker->pool_sizes, backend_count * sizeof *worker->pool_sizes);
+    mem_free(&worker->mem, worker->hashes, worker->hash_capacity * sizeof *worker->hashes);
+    stats_fini(&worker->stats);
+    prompt_reader_free(worker->reader);
+    buf_fini(&worker->scratch);
+    log_fini(&worker->log);
+    pthread_mutex_destroy(&worker->mailbox_mutex);
+    mem_fini(&worker->mem);
+}
