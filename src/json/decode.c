@@ -4,6 +4,10 @@
  */
 #include <string.h>
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include "base/check.h"
 #include "json/internal.h"
 
@@ -12,37 +16,22 @@
 enum { UNICODE_ESCAPE_SIZE = 6, BLOCK = 16 };
 
 /* What a letter behind a backslash stands for; 0: no such escape (`u` is apart). */
+static const char simple_escapes[256] = {
+    ['n'] = '\n', ['t'] = '\t', ['r'] = '\r',  ['b'] = '\b',
+    ['f'] = '\f', ['"'] = '"',  ['\\'] = '\\', ['/'] = '/',
+};
+
 static char simple_escape(char letter)
 {
-    switch (letter) {
-    case 'n':
-        return '\n';
-    case 't':
-        return '\t';
-    case 'r':
-        return '\r';
-    case 'b':
-        return '\b';
-    case 'f':
-        return '\f';
-    case '"':
-    case '\\':
-    case '/':
-        return letter;
-    default:
-        return '\0';
-    }
+    return simple_escapes[(unsigned char)letter];
 }
 
-/* The value of a hexadecimal digit, or 0x100. */
-static unsigned hex_digit(char byte)
-{
-    if (byte >= '0' && byte <= '9') {
-        return (unsigned)(byte - '0');
-    }
-    char lower = (char)(byte | 0x20);
-    return lower >= 'a' && lower <= 'f' ? (unsigned)(lower - 'a') + 10 : 0x100;
-}
+/* The value of a hexadecimal digit plus one; 0: it is none. */
+static const unsigned char hex_value[256] = {
+    ['0'] = 1,  ['1'] = 2,  ['2'] = 3,  ['3'] = 4,  ['4'] = 5,  ['5'] = 6,  ['6'] = 7,  ['7'] = 8,
+    ['8'] = 9,  ['9'] = 10, ['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
+    ['A'] = 11, ['B'] = 12, ['C'] = 13, ['D'] = 14, ['E'] = 15, ['F'] = 16,
+};
 
 /* The code unit of `\uXXXX`, or above 0xffff if that is not what stands there. */
 static unsigned code_unit(const char *text, size_t size)
@@ -50,14 +39,43 @@ static unsigned code_unit(const char *text, size_t size)
     if (size < UNICODE_ESCAPE_SIZE || text[0] != '\\' || text[1] != 'u') {
         return UINT32_MAX;
     }
-    unsigned digits[4];
-    for (size_t i = 0; i < 4; i++) {
-        digits[i] = hex_digit(text[2 + i]);
-    }
-    if (((digits[0] | digits[1] | digits[2] | digits[3]) & 0x100) != 0) {
+    const unsigned char *digits = (const unsigned char *)text + 2;
+    unsigned a = hex_value[digits[0]];
+    unsigned b = hex_value[digits[1]];
+    unsigned c = hex_value[digits[2]];
+    unsigned d = hex_value[digits[3]];
+    if (a == 0 || b == 0 || c == 0 || d == 0) {
         return UINT32_MAX;
     }
-    return digits[0] << 12 | digits[1] << 8 | digits[2] << 4 | digits[3];
+    return (a - 1) << 12 | (b - 1) << 8 | (c - 1) << 4 | (d - 1);
+}
+
+/* Where the first backslash of BLOCK bytes is; BLOCK: nowhere. */
+static size_t find_in_block(const char *block)
+{
+#ifdef __SSE2__
+    __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)block);
+    unsigned found = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\')));
+    return found == 0 ? BLOCK : (size_t)__builtin_ctz(found);
+#else
+    const char *found = memchr(block, '\\', BLOCK);
+    return found == NULL ? BLOCK : (size_t)(found - block);
+#endif
+}
+
+static const char *find_backslash(const char *at, const char *end)
+{
+    while (end - at >= BLOCK) {
+        size_t run = find_in_block(at);
+        at += run;
+        if (run < BLOCK) {
+            return at;
+        }
+    }
+    while (at < end && *at != '\\') {
+        at++;
+    }
+    return at;
 }
 
 bool json_escapes_valid(const char *text, size_t size)
@@ -65,11 +83,9 @@ bool json_escapes_valid(const char *text, size_t size)
     const char *end = text + size;
     const char *at = text;
     while (at < end) {
-        if (*at != '\\') {
-            at = memchr(at, '\\', (size_t)(end - at));
-            if (at == NULL) {
-                return true;
-            }
+        if (*at != '\\') { /* Escapes often come in a row. */
+            at = find_backslash(at, end);
+            continue;
         }
         if (end - at < 2) {
             return false;
@@ -138,23 +154,22 @@ static size_t decode_escape(const char *text, size_t size, char *out, size_t *ou
     return taken;
 }
 
-/* Whole blocks without a backslash are copied; returns how many bytes. */
-static size_t copy_blocks(const char *text, size_t size, char *out, size_t room)
+/* Copies up to the first backslash or `most` bytes; returns how many. Both sides have room for
+ * `most`. */
+static size_t copy_run(const char *text, size_t most, char *out)
 {
-    size_t most = size < room ? size : room;
     size_t done = 0;
     while (most - done >= BLOCK) {
-        char block[BLOCK];
-        memcpy(block, text + done, BLOCK);
-        unsigned found = 0;
-        for (size_t i = 0; i < BLOCK; i++) {
-            found |= block[i] == '\\';
+        memcpy(out + done, text + done, BLOCK);
+        size_t run = find_in_block(text + done);
+        done += run;
+        if (run < BLOCK) {
+            return done;
         }
-        if (found != 0) {
-            break;
-        }
-        memcpy(out + done, block, BLOCK);
-        done += BLOCK;
+    }
+    while (done < most && text[done] != '\\') {
+        out[done] = text[done];
+        done++;
     }
     return done;
 }
@@ -165,25 +180,18 @@ size_t json_decode(struct span *text, char *out, size_t out_size)
     const char *at = text->data;
     const char *end = at + text->size;
     size_t written = 0;
-    while (at < end) {
+    while (at < end && out_size - written >= JSON_DECODE_MIN) {
         if (*at == '\\') {
-            if (out_size - written < JSON_DECODE_MIN) {
-                break;
-            }
             size_t more = 0;
             at += decode_escape(at, (size_t)(end - at), out + written, &more);
             written += more;
             continue;
         }
-        size_t copied = copy_blocks(at, (size_t)(end - at), out + written, out_size - written);
-        at += copied;
-        written += copied;
-        while (at < end && *at != '\\' && written < out_size) {
-            out[written++] = *at++;
-        }
-        if (written == out_size) {
-            break;
-        }
+        size_t left = (size_t)(end - at);
+        size_t room = out_size - written;
+        size_t run = copy_run(at, left < room ? left : room, out + written);
+        at += run;
+        written += run;
     }
     *text = (struct span){.data = at, .size = (size_t)(end - at)};
     return written;

@@ -118,6 +118,10 @@ struct json_cursor {
 struct json_cursor json_first(const struct json_parser *parser, struct json_value container);
 bool json_next_element(const struct json_parser *parser, struct json_cursor *cursor,
                        struct json_value *value);
+/* As many of the next elements as are integers (see json_read_int()), at most count_max; returns
+ * how many. */
+size_t json_next_ints(const struct json_parser *parser, struct json_cursor *cursor, int64_t *out,
+                      size_t count_max);
 bool json_next_member(const struct json_parser *parser, struct json_cursor *cursor,
                       struct json_value *key, struct json_value *value);
 

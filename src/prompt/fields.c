@@ -1,12 +1,18 @@
 /* Members of an object by name: one pass, the last of equal keys counts. */
 #include "prompt/internal.h"
 
-static bool key_is(const struct json_parser *json, struct json_value key, struct span name)
+/* Which of the names a key is; `count` if none. */
+static size_t find_name(const struct json_parser *json, struct json_value key,
+                        const struct span *names, size_t count)
 {
-    if (json_is_escaped(json, key)) {
-        return json_is_text(json, key, name.data);
+    bool escaped = json_is_escaped(json, key);
+    struct span text = json_text(json, key);
+    for (size_t i = 0; i < count; i++) {
+        if (escaped ? json_is_text(json, key, names[i].data) : span_equal(text, names[i])) {
+            return i;
+        }
     }
-    return span_equal(json_text(json, key), name);
+    return count;
 }
 
 void prompt_find_fields(const struct json_parser *json, struct json_value object,
@@ -19,11 +25,9 @@ void prompt_find_fields(const struct json_parser *json, struct json_value object
     struct json_value key;
     struct json_value value;
     while (json_next_member(json, &cursor, &key, &value)) {
-        for (size_t i = 0; i < count; i++) {
-            if (key_is(json, key, names[i])) {
-                out[i] = value;
-                break;
-            }
+        size_t found = find_name(json, key, names, count);
+        if (found < count) {
+            out[found] = value;
         }
     }
 }

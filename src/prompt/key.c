@@ -32,6 +32,8 @@
 #define TOKEN_LIMIT INT64_C(0x80000000)
 #define TOKEN_BREAK UINT32_C(0xffffffff)
 
+enum { TOKEN_BATCH = 64 };
+
 static const struct {
     enum field field;
     const char *name;
@@ -128,15 +130,18 @@ static bool all_of(const struct json_parser *json, struct json_value array, enum
 
 static bool all_tokens(const struct json_parser *json, struct json_value array)
 {
+    int64_t numbers[TOKEN_BATCH];
     struct json_cursor cursor = json_first(json, array);
-    struct json_value value;
-    while (json_next_element(json, &cursor, &value)) {
-        int64_t number = 0;
-        if (!json_read_int(json, value, &number) || number < 0 || number >= TOKEN_LIMIT) {
-            return false;
+    size_t count;
+    while ((count = json_next_ints(json, &cursor, numbers, TOKEN_BATCH)) > 0) {
+        for (size_t i = 0; i < count; i++) {
+            if (numbers[i] < 0 || numbers[i] >= TOKEN_LIMIT) {
+                return false;
+            }
         }
     }
-    return true;
+    struct json_value other;
+    return !json_next_element(json, &cursor, &other);
 }
 
 static bool all_token_lists(const struct json_parser *json, struct json_value array)
@@ -154,15 +159,16 @@ static bool all_token_lists(const struct json_parser *json, struct json_value ar
     return true;
 }
 
+/* Of an array that all_tokens() has seen. */
 static void emit_tokens(struct emit *emit, struct json_value array)
 {
-    const struct json_parser *json = emit->reader->json;
-    struct json_cursor cursor = json_first(json, array);
-    struct json_value value;
-    while (json_next_element(json, &cursor, &value)) {
-        int64_t number = 0;
-        (void)json_read_int(json, value, &number); /* all_tokens() has seen that it is one. */
-        prompt_emit_token(emit, (uint32_t)number);
+    int64_t numbers[TOKEN_BATCH];
+    struct json_cursor cursor = json_first(emit->reader->json, array);
+    size_t count;
+    while ((count = json_next_ints(emit->reader->json, &cursor, numbers, TOKEN_BATCH)) > 0) {
+        for (size_t i = 0; i < count; i++) {
+            prompt_emit_token(emit, (uint32_t)numbers[i]);
+        }
     }
 }
 
