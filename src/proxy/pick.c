@@ -205,6 +205,9 @@ bool request_read_prompt(struct request *request)
     enum prompt_status status =
         prompt_read(worker->reader, request->body.data, request->body.size, &prompt);
     bool taken = false;
+    if (status == PROMPT_OK && prompt.model.size == 0) {
+        status = PROMPT_NO_MODEL;
+    }
     if (status == PROMPT_OK) {
         taken = take_prompt(request, &prompt);
     } else {

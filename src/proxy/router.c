@@ -148,6 +148,7 @@ struct router *router_new(const struct config *config, struct log *log)
     router->config = config;
     router->log = log;
     router->start_unix_s = net_unix_ns() / CLOCK_NS_PER_S;
+    atomic_init(&router->others_running, 0);
     atomic_init(&router->draining, false);
     atomic_init(&router->stopping, false);
     bodies_init(&router->bodies, config->buffered_bytes_max, config->body_bytes_max);
@@ -226,7 +227,8 @@ static void on_signal(void *user, int number)
         log_flush(log);
         _exit(EXIT_BY_SIGNAL + number);
     }
-    log_info(log, "Signal %d: no new connections; requests may finish", number);
+    log_info(log, "%s: draining, no new connections, requests may finish",
+             number == SIGTERM ? "SIGTERM" : "SIGINT");
     atomic_store(&router->draining, true);
     net_timer_start(router->drain_timer, router->config->drain_timeout_ns);
     router_wake_all(router);
@@ -248,8 +250,12 @@ static bool start_threads(struct router *router)
     bool started = true;
     for (size_t i = 1; i < router->worker_count && started; i++) {
         struct worker *worker = &router->workers[i];
+        atomic_fetch_add(&router->others_running, 1);
         worker->thread_started = pthread_create(&worker->thread, NULL, run_worker, worker) == 0;
         started = worker->thread_started;
+        if (!started) {
+            atomic_fetch_sub(&router->others_running, 1);
+        }
     }
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     return started;

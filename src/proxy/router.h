@@ -81,9 +81,10 @@ struct router {
     size_t worker_count;
     struct bodies bodies;
     uint16_t port;
-    atomic_bool draining;  /* Nothing new is accepted. */
-    atomic_bool stopping;  /* What is left is cut off. */
-    unsigned signal_count; /* Main thread. */
+    atomic_uint others_running; /* Workers besides the first, whose loop outlives theirs. */
+    atomic_bool draining;       /* Nothing new is accepted. */
+    atomic_bool stopping;       /* What is left is cut off. */
+    unsigned signal_count;      /* Main thread. */
     struct net_signal *signals[2];
     struct net_timer *drain_timer;
     uint64_t start_unix_s;

@@ -116,7 +116,9 @@ static void cut_all(struct worker *worker)
 
 void worker_conn_gone(struct worker *worker)
 {
-    if (worker->drained && list_empty(&worker->conns)) {
+    /* The first worker has the signals and the drain timer: it is the last to go. */
+    bool wanted = worker->number == 0 && atomic_load(&worker->router->others_running) > 0;
+    if (worker->drained && list_empty(&worker->conns) && !wanted) {
         net_loop_stop(worker->loop);
     }
 }
@@ -218,6 +220,10 @@ void worker_run(struct worker *worker)
     net_loop_run(worker->loop);
     free_dead(worker);
     log_flush(&worker->log);
+    if (worker->number != 0) {
+        atomic_fetch_sub(&worker->router->others_running, 1);
+        net_wake_send(worker->router->workers[0].wake);
+    }
 }
 
 /* The store is closed: every reload has been answered. */
