@@ -34,6 +34,9 @@ struct http_parser {
     bool in_value; /* The last span was a header's value: the next name starts another header. */
     bool to_head;
     bool head_done;
+    bool in_trailers;    /* The last chunk's line has been read. */
+    bool trailer_begins; /* The next byte is the first of its line. */
+    size_t trailer_bytes;
     bool paused;
     enum http_event event;
     struct span body;
@@ -78,7 +81,7 @@ static int on_header_field(llhttp_t *llhttp, const char *at, size_t size)
 {
     struct http_parser *parser = self(llhttp);
     if (parser->head_done) {
-        return 0; /* Trailers: checked by llhttp, forwarded raw or dropped. */
+        return 0; /* Trailers: see check_trailers(). */
     }
     if (parser->place_count == 0 || parser->in_value) {
         if (parser->place_count == parser->limits.header_count_max) {
@@ -144,6 +147,12 @@ static int on_body(llhttp_t *llhttp, const char *at, size_t size)
     return HPE_PAUSED;
 }
 
+/* Stops behind the line of the last chunk, so that the trailers' bytes are seen apart. */
+static int on_chunk_header(llhttp_t *llhttp)
+{
+    return llhttp->content_length == 0 ? HPE_PAUSED : HPE_OK;
+}
+
 static int on_message_complete(llhttp_t *llhttp)
 {
     self(llhttp)->event = HTTP_GOT_END;
@@ -157,6 +166,7 @@ static const llhttp_settings_t settings = {
     .on_header_value_complete = on_header_value_complete,
     .on_headers_complete = on_headers_complete,
     .on_body = on_body,
+    .on_chunk_header = on_chunk_header,
     .on_message_complete = on_message_complete,
 };
 
@@ -194,6 +204,9 @@ void http_parser_reset(struct http_parser *parser, bool to_head)
     parser->in_value = false;
     parser->to_head = to_head;
     parser->head_done = false;
+    parser->in_trailers = false;
+    parser->trailer_begins = true;
+    parser->trailer_bytes = 0;
     parser->paused = false;
     parser->event = HTTP_NEED_MORE;
     parser->head = (struct http_head){0};
@@ -358,6 +371,17 @@ static const char *read_framing(struct http_head *head)
     return NULL;
 }
 
+/* llhttp goes by its own reading of the framing: a head that it reads another way is refused. */
+static bool framing_agrees(const struct http_parser *parser)
+{
+    const struct http_head *head = &parser->head;
+    bool length_known = head->content_length != HTTP_LENGTH_UNKNOWN;
+    bool length_seen = (parser->llhttp.flags & F_CONTENT_LENGTH) != 0;
+    return head->chunked == ((parser->llhttp.flags & F_CHUNKED) != 0) &&
+           length_known == length_seen &&
+           (!length_known || head->content_length == parser->llhttp.content_length);
+}
+
 static int read_request(struct http_parser *parser)
 {
     struct http_head *head = &parser->head;
@@ -410,6 +434,9 @@ static int finish_head(struct http_parser *parser)
                                .header_count = parser->place_count,
                                .version_minor = parser->llhttp.http_minor};
     error = read_framing(head);
+    if (error == NULL && !framing_agrees(parser)) {
+        error = "malformed Content-Length or Transfer-Encoding";
+    }
     if (error != NULL) {
         return fail(parser, 400, error);
     }
@@ -461,6 +488,43 @@ static void keep_head(struct http_parser *parser, const char *bytes, size_t size
     }
 }
 
+/* Trailers may be forwarded as they came. llhttp checks most; it takes folded lines, empty names
+ * and any number. */
+static void check_trailers(struct http_parser *parser, const char *bytes, size_t size)
+{
+    parser->trailer_bytes += size;
+    if (parser->trailer_bytes > parser->limits.head_bytes_max) {
+        (void)fail(parser, 431, "trailers are too long");
+    }
+    for (size_t i = 0; i < size; i++) {
+        if (parser->trailer_begins && (bytes[i] == ' ' || bytes[i] == '\t' || bytes[i] == ':')) {
+            (void)fail(parser, 400, "malformed trailer");
+        }
+        parser->trailer_begins = bytes[i] == '\n';
+    }
+}
+
+/* One run of llhttp, up to the next event. Returns the bytes that it used up. */
+static size_t run(struct http_parser *parser, const char *bytes, size_t size)
+{
+    if (parser->paused) {
+        llhttp_resume(&parser->llhttp);
+        parser->paused = false;
+    }
+    llhttp_errno_t code = llhttp_execute(&parser->llhttp, bytes, size);
+    size_t used = size;
+    if (code == HPE_PAUSED) {
+        parser->paused = true;
+        used = (size_t)(llhttp_get_error_pos(&parser->llhttp) - bytes);
+    } else if (code != HPE_OK) {
+        (void)fail(parser, status_of(code), text_of(code));
+    }
+    if (parser->in_trailers) {
+        check_trailers(parser, bytes, used);
+    }
+    return used;
+}
+
 enum http_event http_parse(struct http_parser *parser, const char *bytes, size_t size,
                            size_t *consumed, struct span *body)
 {
@@ -469,20 +533,14 @@ enum http_event http_parse(struct http_parser *parser, const char *bytes, size_t
     parser->event = HTTP_NEED_MORE;
     parser->input = bytes;
     parser->input_base = parser->raw.size;
-    if (parser->paused) {
-        llhttp_resume(&parser->llhttp);
-        parser->paused = false;
+    *consumed = run(parser, bytes, size);
+    if (parser->paused && parser->event == HTTP_NEED_MORE) { /* By on_chunk_header(). */
+        parser->in_trailers = true;
+        if (*consumed < size) {
+            *consumed += run(parser, bytes + *consumed, size - *consumed);
+        }
     }
-    llhttp_errno_t code = llhttp_execute(&parser->llhttp, bytes, size);
-    *consumed = size;
-    if (code == HPE_PAUSED) {
-        parser->paused = true;
-        *consumed = (size_t)(llhttp_get_error_pos(&parser->llhttp) - bytes);
-    } else if (code != HPE_OK) {
-        (void)fail(parser, status_of(code), text_of(code));
-        return HTTP_BROKEN;
-    }
-    if (in_head) {
+    if (in_head && parser->event != HTTP_BROKEN) {
         keep_head(parser, bytes, *consumed);
         if (parser->event == HTTP_GOT_HEAD) {
             (void)finish_head(parser);
