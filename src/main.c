@@ -21,7 +21,9 @@ static const char *lookup(void *user, const char *name)
 
 static void print(FILE *file, const struct buf *text)
 {
-    (void)fwrite(text->data, 1, text->size, file); /* Where it cannot be read, nobody reads it. */
+    if (text->size > 0) {
+        (void)fwrite(text->data, 1, text->size, file); /* Nobody reads what cannot be written. */
+    }
 }
 
 static enum log_level level_of(enum config_log_level level)

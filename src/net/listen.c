@@ -91,6 +91,7 @@ static uint16_t socket_port(int descriptor)
         struct sockaddr_in6 ip6;
         struct sockaddr_storage storage;
     } address;
+    memset(&address, 0, sizeof address);
     socklen_t size = sizeof address;
     if (getsockname(descriptor, &address.any, &size) != 0) {
         return 0;

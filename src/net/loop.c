@@ -148,20 +148,20 @@ static void on_timer_closed(uv_handle_t *handle)
     mem_free(timer->loop->mem, timer, sizeof *timer);
 }
 
-static void on_timer(uv_timer_t *handle)
+static void timer_due(uv_timer_t *handle)
 {
     struct net_timer *timer = handle->data;
     timer->on_timer(timer->user);
 }
 
-struct net_timer *net_timer_new(struct net_loop *loop, void (*callback)(void *user), void *user)
+struct net_timer *net_timer_new(struct net_loop *loop, void (*on_timer)(void *user), void *user)
 {
     struct net_timer *timer = mem_alloc(loop->mem, sizeof *timer);
     if (timer == NULL) {
         return NULL;
     }
     timer->loop = loop;
-    timer->on_timer = callback;
+    timer->on_timer = on_timer;
     timer->user = user;
     (void)uv_timer_init(&loop->uv, &timer->timer); /* Never fails. */
     timer->timer.data = timer;
@@ -172,7 +172,7 @@ void net_timer_start(struct net_timer *timer, uint64_t delay_ns)
 {
     uint64_t delay_ms = delay_ns / CLOCK_NS_PER_MS + (delay_ns % CLOCK_NS_PER_MS != 0);
     uv_update_time(&timer->loop->uv); /* The loop's time is that of the turn's start. */
-    int status = uv_timer_start(&timer->timer, on_timer, delay_ms, 0);
+    int status = uv_timer_start(&timer->timer, timer_due, delay_ms, 0);
     CHECK(status == 0); /* Fails only on a closing handle. */
 }
 
@@ -203,28 +203,28 @@ static void on_signal_closed(uv_handle_t *handle)
     mem_free(signal->loop->mem, signal, sizeof *signal);
 }
 
-static void on_signal(uv_signal_t *handle, int number)
+static void signal_came(uv_signal_t *handle, int number)
 {
     struct net_signal *signal = handle->data;
     signal->on_signal(signal->user, number);
 }
 
 struct net_signal *net_signal_new(struct net_loop *loop, int number,
-                                  void (*callback)(void *user, int number), void *user)
+                                  void (*on_signal)(void *user, int number), void *user)
 {
     struct net_signal *signal = mem_alloc(loop->mem, sizeof *signal);
     if (signal == NULL) {
         return NULL;
     }
     signal->loop = loop;
-    signal->on_signal = callback;
+    signal->on_signal = on_signal;
     signal->user = user;
     if (uv_signal_init(&loop->uv, &signal->signal) != 0) {
         mem_free(loop->mem, signal, sizeof *signal);
         return NULL;
     }
     signal->signal.data = signal;
-    if (uv_signal_start(&signal->signal, on_signal, number) != 0) {
+    if (uv_signal_start(&signal->signal, signal_came, number) != 0) {
         net_signal_close(signal);
         return NULL;
     }

@@ -186,6 +186,16 @@ static enum net_status write_later(struct net_stream *stream, uv_buf_t *parts, s
     return net_status_of(status);
 }
 
+/* libuv's type lacks the const; it does not write through it. */
+static char *without_const(const char *bytes)
+{
+    union {
+        const char *in;
+        char *out;
+    } pointer = {.in = bytes};
+    return pointer.out;
+}
+
 enum net_status net_stream_write(struct net_stream *stream, const struct span *parts,
                                  size_t part_count, enum net_keep keep)
 {
@@ -193,9 +203,8 @@ enum net_status net_stream_write(struct net_stream *stream, const struct span *p
     uv_buf_t left[NET_WRITE_PARTS_MAX];
     size_t count = 0;
     for (size_t i = 0; i < part_count; i++) {
-        if (parts[i].size > 0) { /* Never written through: libuv's type lacks the const. */
-            left[count++] =
-                (uv_buf_t){.base = (char *)(uintptr_t)parts[i].data, .len = parts[i].size};
+        if (parts[i].size > 0) {
+            left[count++] = (uv_buf_t){.base = without_const(parts[i].data), .len = parts[i].size};
         }
     }
     if (count == 0) {

@@ -30,7 +30,8 @@ struct conn {
     bool peer_ended;    /* The client's side has ended while its answer was still queued. */
 };
 
-void conn_accept(void *worker, struct net_stream *stream);
+/* `user` is the worker. */
+void conn_accept(void *user, struct net_stream *stream);
 /* At once; the request, if any, must have been finished. */
 void conn_close(struct conn *conn);
 void conn_cut(struct conn *conn); /* As a reset. */

@@ -102,6 +102,7 @@ static bool hash_key(struct request *request, const struct prompt *prompt)
         return false;
     }
     memcpy(hashes, worker->hashes, hasher.count * sizeof *hashes);
+    request->hashes = hashes;
     request->key.hashes = hashes;
     request->key.count = hasher.count;
     return true;

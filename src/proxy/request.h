@@ -53,65 +53,67 @@ struct request {
     struct sm sm;
     struct conn *conn; /* Embeds this. */
     struct worker *worker;
+    struct net_timer *timer;   /* Owned; kept over requests. Of the current state. */
+    struct net_timer *prefill; /* Owned; kept over requests. */
 
     /* What was asked. Spans of the head stay valid until the answer is done. */
-    struct span id; /* In the head, or id_text. */
-    char id_text[REQUEST_ID_BYTES];
+    struct span id;     /* In the head, or id_text. */
     struct span target; /* As it came, query included. */
-    unsigned version_minor;
-    bool to_head;    /* HEAD: the answer has no body. */
-    bool proxied;    /* For an engine. */
-    bool body_begun; /* Something of the body has come. */
-    bool body_ended; /* All of it has. */
     struct buf body;
     uint64_t body_charged; /* To router->bodies. */
     uint64_t begin_ns;     /* When its head was complete. */
     uint64_t routing_ns;   /* When its body was. */
 
     /* What it is about. */
-    size_t model; /* In the fleet. */
-    bool stream;
-    bool has_prompt;
-    struct hashtrie_key key; /* Hashes owned. */
+    size_t model;     /* In the fleet. */
+    uint64_t *hashes; /* Owned: those of `key`. */
+    struct hashtrie_key key;
     uint64_t prompt_bytes;
 
     /* Where it goes. */
     struct route_choice choice;
     size_t pair;
-    bool routed;           /* `choice` and `pair` are set. */
-    bool charged;          /* Counts as in flight at choice.endpoint. */
-    bool prefilled;        /* Its bytes do not count as queued any more. */
     uint64_t queued_bytes; /* There, its own included, when it was sent. */
     uint64_t sent_ns;
-    uint32_t excluded[ROUTER_TRIES_MAX];
     size_t excluded_count;
     struct reload_wait *reload; /* Owned by nobody: see reload_wait. */
-    unsigned reload_count;
-    bool reload_over;          /* Done, or its time is up. */
-    struct net_timer *timer;   /* Owned; kept over requests. Of the current state. */
-    struct net_timer *prefill; /* Owned; kept over requests. */
 
     /* The engine's side. */
     struct upstream *upstream; /* Owned while set. */
-    unsigned resend_count;
-    bool connected;
-    bool failed; /* Of this try; `failure` says why. */
-    enum net_status failure;
-
-    struct buf engine_head; /* What is sent before the body. */
-    struct span input;      /* Bytes that have just come; for the duration of a tick. */
-    bool engine_ended;      /* No more will come; `failure` says how. */
+    struct buf engine_head;    /* What is sent before the body. */
+    struct span input;         /* Bytes that have just come; for the duration of a tick. */
 
     /* The answer. */
     struct buf head;    /* Held back until a byte of the body, or the end, has come. */
-    bool head_ready;    /* It is the final answer's and complete. */
-    bool body_arrived;  /* A byte of the answer's body has come. */
     struct span output; /* For the client, in `input` or the worker's scratch; during a tick. */
-    unsigned status;
+
+    uint32_t excluded[ROUTER_TRIES_MAX]; /* Engines that have failed. */
+    unsigned version_minor;
+    unsigned reload_count;
+    unsigned resend_count;
+    unsigned status; /* Of the answer. */
+    enum net_status failure;
     enum request_framing framing;
-    bool answering; /* Bytes have gone to the client. */
-    bool complete;  /* The engine's answer has ended as it should. */
-    bool reusable;  /* ... and its connection may be used again. */
+    char id_text[REQUEST_ID_BYTES];
+
+    bool proxied;    /* For an engine. */
+    bool to_head;    /* HEAD: the answer has no body. */
+    bool body_begun; /* Something of the body has come. */
+    bool body_ended; /* All of it has. */
+    bool stream;     /* The answer is to come in pieces. */
+    bool has_prompt;
+    bool routed;       /* `choice` and `pair` are set. */
+    bool charged;      /* Counts as in flight at choice.endpoint. */
+    bool prefilled;    /* Its bytes do not count as queued any more. */
+    bool reload_over;  /* Done, or its time is up. */
+    bool connected;    /* To the engine. */
+    bool failed;       /* This try; `failure` says why. */
+    bool engine_ended; /* No more will come; `failure` says how. */
+    bool head_ready;   /* `head` is the final answer's and complete. */
+    bool body_arrived; /* A byte of the answer's body has come. */
+    bool answering;    /* Bytes have gone to the client. */
+    bool complete;     /* The engine's answer has ended as it should. */
+    bool reusable;     /* ... and its connection may be used again. */
     bool client_gone;
     bool cut; /* The answer cannot be completed. */
 };
@@ -119,7 +121,7 @@ struct request {
 bool request_init(struct request *request, struct conn *conn, struct worker *worker);
 void request_fini(struct request *request); /* Finished, or never begun. */
 
-/* ---- From the connection, while READING ---- */
+/* ---- intake.c: from the connection, while READING ---- */
 
 void request_on_head(struct request *request, const struct http_head *head);
 void request_on_body(struct request *request, struct span bytes);

@@ -1,0 +1,176 @@
+/* The first state of a request, READING: its head, its body, and what is refused before routing. */
+#include <stdio.h>
+
+#include "base/check.h"
+#include "base/random.h"
+#include "proxy/conn.h"
+#include "proxy/request.h"
+
+void request_free_body(struct request *request)
+{
+    struct router *router = request->worker->router;
+    buf_fini(&request->body);
+    if (bodies_free(&router->bodies, request, request->body_charged)) {
+        router_wake_all(router);
+    }
+    request->body_charged = 0;
+}
+
+static void make_id(struct request *request)
+{
+    struct worker *worker = request->worker;
+    struct random random = {.state = worker->random_id[0]};
+    uint64_t a = random_next(&random);
+    uint64_t b = random_next(&random) ^ worker->random_id[1];
+    worker->random_id[0] = random.state;
+    char text[REQUEST_ID_BYTES + 1];
+    int size = snprintf(text, sizeof text, "%08x-%04x-4%03x-%04x-%012llx", (unsigned)(a >> 32),
+                        (unsigned)(a >> 16) & 0xffffU, (unsigned)a & 0xfffU,
+                        ((unsigned)(b >> 48) & 0x3fffU) | 0x8000U,
+                        (unsigned long long)(b & UINT64_C(0xffffffffffff)));
+    CHECK(size == REQUEST_ID_BYTES);
+    memcpy(request->id_text, text, REQUEST_ID_BYTES);
+    request->id = (struct span){.data = request->id_text, .size = REQUEST_ID_BYTES};
+}
+
+static bool is_proxied(struct span path)
+{
+    static const char *const paths[] = {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1/messages",
+        "/tokenize",
+        "/detokenize",
+        "/v1/rerank",
+        "/rerank",
+        "/v1/score",
+        "/score",
+    };
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+        if (span_is(path, paths[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static struct span path_of(struct span target)
+{
+    const char *query = memchr(target.data, '?', target.size);
+    return (struct span){.data = target.data,
+                         .size = query == NULL ? target.size : (size_t)(query - target.data)};
+}
+
+static void begin_body(struct request *request, const struct http_head *head)
+{
+    uint64_t body_max = request->worker->router->config->body_bytes_max;
+    bool known = head->content_length != HTTP_LENGTH_UNKNOWN;
+    if (known && head->content_length > body_max) {
+        answer_error(request, 413, "Request body is larger than %llu bytes.",
+                     (unsigned long long)body_max);
+        return;
+    }
+    if (known && head->content_length > 0) {
+        uint64_t first = head->content_length < CONN_BODY_FIRST_BYTES ? head->content_length
+                                                                      : CONN_BODY_FIRST_BYTES;
+        if (!buf_reserve(&request->body, (size_t)first)) {
+            answer_error(request, 503, "Out of memory.");
+            return;
+        }
+    }
+    if (head->expect_continue && head->has_body) {
+        static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
+        struct span part = {.data = text, .size = sizeof text - 1};
+        (void)conn_write(request->conn, &part, 1); /* Whether it is gone shows when it reads. */
+    }
+}
+
+/* Paths that no engine sees. */
+static void serve_here(struct request *request, const struct http_head *head)
+{
+    struct span path = path_of(head->target);
+    if (is_proxied(path)) {
+        answer_not_allowed(request, "POST");
+    } else if (!admin_serve(request, head->method, path)) {
+        answer_text(request, 404, "application/json", span_of("{\"detail\":\"Not Found\"}"));
+    }
+}
+
+void request_on_head(struct request *request, const struct http_head *head)
+{
+    REQUIRE(request->sm.now == REQUEST_READING);
+    request->begin_ns = net_now_ns();
+    request->target = head->target;
+    request->version_minor = head->version_minor;
+    request->to_head = span_is(head->method, "HEAD");
+    request->id = http_header(head, "x-request-id");
+    if (request->id.size == 0) {
+        make_id(request);
+    }
+    request->proxied = is_proxied(path_of(head->target)) && span_is(head->method, "POST");
+    if (request->proxied) {
+        begin_body(request, head);
+    } else if (head->has_body) {
+        serve_here(request, head); /* The body is not looked at, and the connection ends. */
+    }
+    request_tick(request);
+}
+
+bool request_body_space(struct request *request, char **space, size_t *size)
+{
+    if (request->sm.now != REQUEST_READING || !request->body_begun) {
+        return false;
+    }
+    const struct http_head *head = http_parser_head(request->conn->parser);
+    if (head->content_length == HTTP_LENGTH_UNKNOWN || head->content_length <= request->body.size) {
+        return false;
+    }
+    uint64_t left = head->content_length - request->body.size;
+    struct buf *body = &request->body;
+    if (body->capacity == body->size && !buf_reserve(body, 1)) {
+        return false; /* The bytes come by the loop's buffer, and appending them fails. */
+    }
+    size_t room = body->capacity - body->size;
+    room = room < left ? room : (size_t)left;
+    *space = body->data + body->size;
+    *size = room < CONN_BODY_READ_BYTES ? room : CONN_BODY_READ_BYTES;
+    return true;
+}
+
+void request_on_body(struct request *request, struct span bytes)
+{
+    REQUIRE(request->sm.now == REQUEST_READING);
+    struct buf *body = &request->body;
+    uint64_t body_max = request->worker->router->config->body_bytes_max;
+    request->body_begun = true;
+    if (bytes.size > body_max - body->size) { /* Chunked: its length was not known before. */
+        answer_error(request, 413, "Request body is larger than %llu bytes.",
+                     (unsigned long long)body_max);
+        request_tick(request);
+        return;
+    }
+    if (body->data != NULL && bytes.data == body->data + body->size) {
+        body->size += bytes.size; /* Read in place. */
+    } else if (!buf_append(body, bytes.data, bytes.size)) {
+        answer_error(request, 503, "Out of memory.");
+        request_tick(request);
+        return;
+    }
+    request->body_charged += bytes.size;
+    bodies_add(&request->worker->router->bodies, bytes.size);
+}
+
+void request_on_body_end(struct request *request)
+{
+    REQUIRE(request->sm.now == REQUEST_READING);
+    request->routing_ns = net_now_ns();
+    request->body_ended = true;
+    if (!request->proxied) {
+        serve_here(request, http_parser_head(request->conn->parser));
+    } else if (request_read_prompt(request)) {
+        sm_move(&request->sm, REQUEST_ROUTING);
+    }
+    request_tick(request);
+}
