@@ -18,7 +18,8 @@ struct json_index {
 namespace
 {
 
-constexpr size_t CAPACITY_MIN = 64 * 1024; /* Most bodies fit without a second allocation. */
+constexpr size_t capacity_min =
+    size_t{64} * 1024; /* Most bodies fit without a second allocation. */
 
 bool index_grow(json_index &index, size_t size)
 {
@@ -27,7 +28,7 @@ bool index_grow(json_index &index, size_t size)
     }
     size_t capacity = index.capacity + index.capacity / 2;
     capacity = capacity > size ? capacity : size + 1;
-    capacity = capacity > CAPACITY_MIN ? capacity : CAPACITY_MIN;
+    capacity = capacity > capacity_min ? capacity : capacity_min;
     index.stage.reset(); /* Nothing in it is worth a copy, and both at once need not fit. */
     index.capacity = 0;
     simdjson::error_code code =

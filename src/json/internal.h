@@ -49,6 +49,13 @@ static inline uint32_t json_word_value(uint32_t word)
     return word & JSON_WORD_MASK;
 }
 
+/* What closes a container. */
+static inline char json_bracket(bool object)
+{
+    static const char brackets[] = {']', '}'};
+    return brackets[object];
+}
+
 static inline bool json_is_blank(char byte)
 {
     return byte == ' ' || byte == '\n' || byte == '\r' || byte == '\t';

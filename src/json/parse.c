@@ -117,7 +117,10 @@ struct walk {
 static char walk_byte(const struct walk *walk)
 {
     const struct json_parser *parser = walk->parser;
-    return walk->token < parser->count ? parser->bytes[parser->words[walk->token]] : '\0';
+    if (walk->token >= parser->count) {
+        return '\0'; /* None of what is looked for. */
+    }
+    return parser->bytes[parser->words[walk->token]];
 }
 
 /* A member's key and colon. */
@@ -160,7 +163,7 @@ static bool walk_behind(struct walk *walk)
             walk->token++;
             return !object || walk_key(walk);
         }
-        if (byte != (object ? '}' : ']')) {
+        if (byte != json_bracket(object)) {
             return false;
         }
         walk_close(walk);
@@ -177,7 +180,7 @@ static enum json_status walk_open(struct walk *walk, bool object, bool *value)
     }
     parser->open[walk->depth++] = walk->token;
     parser->words[walk->token++] = json_word(object ? JSON_WORD_OBJECT : JSON_WORD_ARRAY, 0);
-    *value = walk_byte(walk) != (object ? '}' : ']');
+    *value = walk_byte(walk) != json_bracket(object);
     if (!*value) {
         walk_close(walk);
         return walk_behind(walk) ? JSON_OK : JSON_INVALID;

@@ -194,7 +194,7 @@ static bool at_end(const struct json_parser *parser, const struct json_cursor *c
     if (json_word_kind(word) != JSON_WORD_PLAIN) {
         return false;
     }
-    return parser->bytes[word] == (cursor->object ? '}' : ']');
+    return parser->bytes[word] == json_bracket(cursor->object);
 }
 
 bool json_next_element(const struct json_parser *parser, struct json_cursor *cursor,
@@ -208,15 +208,19 @@ bool json_next_element(const struct json_parser *parser, struct json_cursor *cur
     return true;
 }
 
+static bool starts_number(char byte)
+{
+    return byte == '-' || (byte >= '0' && byte <= '9');
+}
+
 size_t json_next_ints(const struct json_parser *parser, struct json_cursor *cursor, int64_t *out,
                       size_t count_max)
 {
     size_t count = 0;
     while (count < count_max && !cursor->object && cursor->token < parser->count) {
         uint32_t word = parser->words[cursor->token];
-        char byte = json_word_kind(word) == JSON_WORD_PLAIN ? parser->bytes[word] : '\0';
-        bool number = byte == '-' || (byte >= '0' && byte <= '9');
-        if (!number || !parse_int(parser, json_token_text(parser, cursor->token), &out[count])) {
+        if (json_word_kind(word) != JSON_WORD_PLAIN || !starts_number(parser->bytes[word]) ||
+            !parse_int(parser, json_token_text(parser, cursor->token), &out[count])) {
             break;
         }
         cursor->token = token_behind(parser, cursor->token);

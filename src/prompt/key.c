@@ -185,22 +185,26 @@ static void emit_token_lists(struct emit *emit, struct json_value array)
     }
 }
 
+static void emit_texts(struct emit *emit, struct json_value array)
+{
+    struct json_cursor cursor = json_first(emit->reader->json, array);
+    struct json_value text;
+    while (json_next_element(emit->reader->json, &cursor, &text)) {
+        prompt_emit_piece(emit, TAG_PROMPT, text);
+    }
+}
+
 static void emit_prompt(struct emit *emit, struct json_value prompt)
 {
     const struct json_parser *json = emit->reader->json;
     emit_special_tokens(emit, JSON_FALSE);
-    if (json_kind(json, prompt) != JSON_ARRAY) {
-        prompt_emit_piece(emit, TAG_PROMPT, prompt);
-    } else if (all_of(json, prompt, JSON_STRING)) {
-        struct json_cursor cursor = json_first(json, prompt);
-        struct json_value text;
-        while (json_next_element(json, &cursor, &text)) {
-            prompt_emit_piece(emit, TAG_PROMPT, text);
-        }
-    } else if (all_tokens(json, prompt)) {
+    bool array = json_kind(json, prompt) == JSON_ARRAY;
+    if (array && all_of(json, prompt, JSON_STRING)) {
+        emit_texts(emit, prompt);
+    } else if (array && all_tokens(json, prompt)) {
         prompt_emit_tag(emit, TAG_TOKENS);
         emit_tokens(emit, prompt);
-    } else if (all_token_lists(json, prompt)) {
+    } else if (array && all_token_lists(json, prompt)) {
         prompt_emit_tag(emit, TAG_TOKENS);
         emit_token_lists(emit, prompt);
     } else {

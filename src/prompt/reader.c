@@ -2,6 +2,9 @@
 #include "base/check.h"
 #include "prompt/internal.h"
 
+/* No real limit: what is in a working buffer is bounded by the body, and charged to `mem`. */
+#define WORK_BYTES_MAX (SIZE_MAX / 2)
+
 #define NAME(text)                               \
     {                                            \
         .data = (text), .size = sizeof(text) - 1 \
@@ -44,10 +47,10 @@ struct prompt_reader *prompt_reader_new(struct mem *mem)
         mem_free(mem, reader, sizeof *reader);
         return NULL;
     }
-    struct buf *bufs[] = {&reader->model, &reader->places, &reader->members, &reader->decoded};
-    for (size_t i = 0; i < sizeof bufs / sizeof *bufs; i++) {
-        buf_init(bufs[i], mem, SIZE_MAX / 2); /* All are bounded by the body. */
-    }
+    buf_init(&reader->model, mem, WORK_BYTES_MAX);
+    buf_init(&reader->places, mem, WORK_BYTES_MAX);
+    buf_init(&reader->members, mem, WORK_BYTES_MAX);
+    buf_init(&reader->decoded, mem, WORK_BYTES_MAX);
     return reader;
 }
 
@@ -64,15 +67,20 @@ void prompt_reader_free(struct prompt_reader *reader)
     mem_free(reader->mem, reader, sizeof *reader);
 }
 
+static void release_buf(struct buf *buf)
+{
+    buf->size = 0;
+    if (buf->capacity > READER_KEEP_BYTES) {
+        buf_fini(buf);
+    }
+}
+
 void prompt_release(struct prompt_reader *reader)
 {
-    struct buf *bufs[] = {&reader->model, &reader->places, &reader->members, &reader->decoded};
-    for (size_t i = 0; i < sizeof bufs / sizeof *bufs; i++) {
-        bufs[i]->size = 0;
-        if (bufs[i]->capacity > READER_KEEP_BYTES) {
-            buf_fini(bufs[i]);
-        }
-    }
+    release_buf(&reader->model);
+    release_buf(&reader->places);
+    release_buf(&reader->members);
+    release_buf(&reader->decoded);
     json_parser_release(reader->json);
     reader->body = NULL;
     reader->source = SOURCE_NONE;
