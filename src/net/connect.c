@@ -116,7 +116,7 @@ static void on_connect(uv_connect_t *request, int status)
         return; /* Cancelled by the close; the socket's close callback frees. */
     }
     if (status == 0) {
-        (void)uv_tcp_nodelay(&stream->tcp, 1); /* Only a matter of delay. */
+        stream_tune(stream);
         finish(connecting, NET_OK);
         return;
     }

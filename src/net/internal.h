@@ -34,6 +34,7 @@ struct net_stream {
 enum net_status net_status_of(int uv_status); /* The only translation of libuv's numbers. */
 struct net_stream *stream_new(struct net_loop *loop);
 void stream_release(struct net_stream *stream); /* Frees it once nothing refers to it any more. */
+void stream_tune(struct net_stream *stream);    /* Options of a connected socket. */
 void stream_close_tcp(struct net_stream *stream);
 void connecting_cancel(struct net_stream *stream);
 /* Frees it once neither lookup, timer nor, after a close, the socket refers to it. */

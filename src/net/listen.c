@@ -125,7 +125,7 @@ static void on_connection(uv_stream_t *handle, int status)
         net_stream_close(stream);
         return;
     }
-    (void)uv_tcp_nodelay(&stream->tcp, 1); /* Only a matter of delay. */
+    stream_tune(stream);
     listener->on_accept(listener->user, stream);
 }
 

@@ -11,6 +11,8 @@
 #include "base/check.h"
 #include "net/internal.h"
 
+#define KEEPALIVE_S 60 /* A peer whose machine vanished is noticed after that and some probes. */
+
 /* A write that waits. */
 struct waiting_write {
     uv_write_t request;
@@ -48,6 +50,12 @@ void stream_release(struct net_stream *stream)
     }
     stream->loop->streams_open--;
     mem_free(stream->loop->mem, stream, sizeof *stream);
+}
+
+void stream_tune(struct net_stream *stream)
+{
+    (void)uv_tcp_nodelay(&stream->tcp, 1); /* Both: the connection works without. */
+    (void)uv_tcp_keepalive(&stream->tcp, 1, KEEPALIVE_S);
 }
 
 static void on_tcp_closed(uv_handle_t *handle)

@@ -135,6 +135,48 @@ static void tell(struct router *router)
     log_flush(router->log);
 }
 
+static void on_drain_timeout(void *user)
+{
+    struct router *router = user;
+    log_warning(&router->workers[0].log,
+                "Requests still run after the drain timeout: they are cut off");
+    atomic_store(&router->stopping, true);
+    router_wake_all(router);
+}
+
+static void on_signal(void *user, int number)
+{
+    struct router *router = user;
+    struct log *log = &router->workers[0].log;
+    router->signal_count++;
+    if (router->signal_count > 1) {
+        log_warning(log, "Second signal: ending at once");
+        log_flush(log);
+        _exit(EXIT_BY_SIGNAL + number);
+    }
+    log_info(log, "%s: draining, no new connections, requests may finish",
+             number == SIGTERM ? "SIGTERM" : "SIGINT");
+    atomic_store(&router->draining, true);
+    net_timer_start(router->drain_timer, router->config->drain_timeout_ns);
+    router_wake_all(router);
+}
+
+static bool watch_signals(struct router *router)
+{
+    struct net_loop *loop = router->workers[0].loop;
+    router->drain_timer = net_timer_new(loop, on_drain_timeout, router);
+    router->signals[0] = net_signal_new(loop, SIGTERM, on_signal, router);
+    router->signals[1] = net_signal_new(loop, SIGINT, on_signal, router);
+    return router->drain_timer != NULL && router->signals[0] != NULL && router->signals[1] != NULL;
+}
+
+static void unwatch_signals(struct router *router)
+{
+    net_timer_close(router->drain_timer);
+    net_signal_close(router->signals[0]);
+    net_signal_close(router->signals[1]);
+}
+
 struct router *router_new(const struct config *config, struct log *log)
 {
     struct mem mem;
@@ -152,9 +194,11 @@ struct router *router_new(const struct config *config, struct log *log)
     atomic_init(&router->draining, false);
     atomic_init(&router->stopping, false);
     bodies_init(&router->bodies, config->buffered_bytes_max, config->body_bytes_max);
+    pthread_mutex_init(&router->log_mutex, NULL);
     raise_file_limit(log);
     if (make_trie(router) && open_store(router) && router_add_backends(router) &&
-        router_add_aliases(router) && make_workers(router) && listen_all(router)) {
+        router_add_aliases(router) && make_workers(router) && watch_signals(router) &&
+        listen_all(router)) {
         tell(router);
         return router;
     }
@@ -184,6 +228,7 @@ void router_free(struct router *router)
         return;
     }
     close_store(router); /* Ends its threads: nobody sends wakes any more. */
+    unwatch_signals(router);
     for (size_t i = 0; i < router->worker_count; i++) {
         worker_fini(&router->workers[i]);
     }
@@ -201,38 +246,13 @@ void router_free(struct router *router)
         route_fleet_free(router->fleet);
     }
     hashtrie_free(router->trie);
+    pthread_mutex_destroy(&router->log_mutex);
     struct mem last = router->mem;
     mem_free(&last, router, sizeof *router);
     mem_fini(&last);
 }
 
 /* ---- Running ---- */
-
-static void on_drain_timeout(void *user)
-{
-    struct router *router = user;
-    log_warning(&router->workers[0].log,
-                "Requests still run after the drain timeout: they are cut off");
-    atomic_store(&router->stopping, true);
-    router_wake_all(router);
-}
-
-static void on_signal(void *user, int number)
-{
-    struct router *router = user;
-    struct log *log = &router->workers[0].log;
-    router->signal_count++;
-    if (router->signal_count > 1) {
-        log_warning(log, "Second signal: ending at once");
-        log_flush(log);
-        _exit(EXIT_BY_SIGNAL + number);
-    }
-    log_info(log, "%s: draining, no new connections, requests may finish",
-             number == SIGTERM ? "SIGTERM" : "SIGINT");
-    atomic_store(&router->draining, true);
-    net_timer_start(router->drain_timer, router->config->drain_timeout_ns);
-    router_wake_all(router);
-}
 
 static void *run_worker(void *user)
 {
@@ -271,35 +291,18 @@ static void join_threads(struct router *router)
     }
 }
 
-static bool watch_signals(struct router *router)
-{
-    struct net_loop *loop = router->workers[0].loop;
-    router->drain_timer = net_timer_new(loop, on_drain_timeout, router);
-    router->signals[0] = net_signal_new(loop, SIGTERM, on_signal, router);
-    router->signals[1] = net_signal_new(loop, SIGINT, on_signal, router);
-    return router->drain_timer != NULL && router->signals[0] != NULL && router->signals[1] != NULL;
-}
-
-static void unwatch_signals(struct router *router)
-{
-    net_timer_close(router->drain_timer);
-    net_signal_close(router->signals[0]);
-    net_signal_close(router->signals[1]);
-}
-
 bool router_run(struct router *router)
 {
-    bool running = watch_signals(router) && start_threads(router);
+    bool running = start_threads(router);
     if (running) {
         worker_run(&router->workers[0]);
     } else {
-        log_error(router->log, "Threads or signals cannot be set up");
+        log_error(router->log, "Threads cannot be started");
         atomic_store(&router->draining, true);
         atomic_store(&router->stopping, true);
         router_wake_all(router);
     }
     join_threads(router);
-    unwatch_signals(router);
     close_store(router);
     if (running) {
         log_info(router->log, "Ended in order");

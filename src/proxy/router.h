@@ -64,6 +64,7 @@ struct worker;
 struct router {
     const struct config *config;  /* Borrowed. */
     struct log *log;              /* Borrowed: of the main thread, while starting and ending. */
+    pthread_mutex_t log_mutex;    /* Around writes: lines of two threads do not mix in a pipe. */
     struct mem mem;               /* What is allocated at the start and freed at the end. */
     struct hashtrie *trie;        /* Owned. */
     struct hashtrie_store *store; /* Owned; NULL without one. */

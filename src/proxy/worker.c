@@ -23,11 +23,20 @@ static void free_dead(struct worker *worker)
     }
 }
 
+static void flush_log(struct worker *worker)
+{
+    if (worker->log.lines.size > 0) {
+        pthread_mutex_lock(&worker->router->log_mutex);
+        log_flush(&worker->log);
+        pthread_mutex_unlock(&worker->router->log_mutex);
+    }
+}
+
 static bool on_turn(void *user)
 {
     struct worker *worker = user;
     free_dead(worker);
-    log_flush(&worker->log);
+    flush_log(worker);
     if (worker->number != 0) {
         return false;
     }
@@ -219,7 +228,7 @@ void worker_run(struct worker *worker)
 {
     net_loop_run(worker->loop);
     free_dead(worker);
-    log_flush(&worker->log);
+    flush_log(worker);
     if (worker->number != 0) {
         atomic_fetch_sub(&worker->router->others_running, 1);
         net_wake_send(worker->router->workers[0].wake);
