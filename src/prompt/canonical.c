@@ -67,9 +67,23 @@ static void sift_down(const struct prompt_reader *reader, struct member *heap, s
     heap[at] = member;
 }
 
+static bool is_sorted(const struct prompt_reader *reader, const struct member *members,
+                      size_t count)
+{
+    for (size_t i = 1; i < count; i++) {
+        if (member_less(reader, &members[i], &members[i - 1])) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Heap sort: no input makes it quadratic, and it needs no memory. */
 static void sort_many(const struct prompt_reader *reader, struct member *members, size_t count)
 {
+    if (is_sorted(reader, members, count)) {
+        return; /* Clients that sort, and floods of one key. */
+    }
     for (size_t i = count / 2; i-- > 0;) {
         sift_down(reader, members, i, count);
     }
