@@ -13,7 +13,7 @@
  * A store has threads of its own: one that writes, 1 to 4 that read for reloads, one for background
  * work. No call below but open, close, checkpoint and the inspection calls waits for the disk.
  * Memory besides the trie's budget: twice the batch (at most 2 MiB, at most 1/8 of the budget, at
- * least 64 KiB), 1 MiB a reload thread, at most 32 MiB of waiting reloads, and a filter of 2 to 4
+ * least 64 KiB), 0.4 MiB a reload thread, at most 32 MiB of waiting reloads, and a filter of 2 to 4
  * bytes a stored node, at most HASHTRIE_STORE_FILTER_BYTES_MAX (twice that while it is rebuilt).
  */
 #ifndef HASHTRIE_STORE_H

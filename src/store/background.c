@@ -1,0 +1,264 @@
+/*
+ * The background thread: builds the filter, then reads the most recently used nodes ahead into the
+ * page cache, then waits until the filter has to be made anew. Looks for readers that died.
+ *
+ * The filter is complete because a filter being built is published to the writer before its scan
+ * begins, and not in the middle of a transaction: what is committed later has set its bits, and
+ * what was committed before is seen by the scan.
+ */
+#include <string.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "store/internal.h"
+
+enum {
+    SCAN_ROWS_PER_TXN = 4096,
+    WARM_ROWS_PER_TXN = 256,
+    WARM_BYTES_PER_S = 128 << 20,
+    WARM_ROW_BYTES = 200, /* Of a row, besides its run. */
+    HOUSEKEEPING_S = 60,
+};
+
+#define WARM_BYTES_MAX (UINT64_C(512) << 20) /* Read ahead at most. */
+
+static bool stopping(struct hashtrie_store *store)
+{
+    CHECK(pthread_mutex_lock(&store->control.lock) == 0);
+    bool stop = store->control.stopping;
+    CHECK(pthread_mutex_unlock(&store->control.lock) == 0);
+    return stop;
+}
+
+/* A read transaction and a cursor for one slice of a scan. */
+struct slice {
+    MDB_txn *txn;
+    MDB_cursor *cursor;
+};
+
+static enum hashtrie_status slice_begin(struct hashtrie_store *store, enum env_db db,
+                                        struct slice *slice)
+{
+    CHECK(pthread_rwlock_rdlock(&store->env_lock) == 0);
+    *slice = (struct slice){0};
+    if (store->env.mdb == NULL) {
+        return HASHTRIE_EIO;
+    }
+    enum hashtrie_status status =
+        env_status(mdb_txn_begin(store->env.mdb, NULL, MDB_RDONLY, &slice->txn));
+    if (status == HASHTRIE_OK) {
+        status = env_status(mdb_cursor_open(slice->txn, store->env.dbi[db], &slice->cursor));
+    }
+    return status;
+}
+
+static void slice_end(struct hashtrie_store *store, struct slice *slice)
+{
+    if (slice->cursor != NULL) {
+        mdb_cursor_close(slice->cursor);
+    }
+    if (slice->txn != NULL) {
+        mdb_txn_abort(slice->txn);
+    }
+    CHECK(pthread_rwlock_unlock(&store->env_lock) == 0);
+}
+
+/* ---- The filter ---- */
+
+/* Adds the edges from `from` on; leaves the next one's key there. ENOENT: that was the last. */
+static enum hashtrie_status scan_slice(struct hashtrie_store *store, struct filter *filter,
+                                       unsigned char from[EDGE_KEY_SIZE], uint64_t *rows)
+{
+    struct slice slice;
+    enum hashtrie_status status = slice_begin(store, DB_EDGES, &slice);
+    MDB_val key = env_val(from, EDGE_KEY_SIZE);
+    MDB_val value;
+    if (status == HASHTRIE_OK) {
+        status = env_status(mdb_cursor_get(slice.cursor, &key, &value, MDB_SET_RANGE));
+    }
+    for (int i = 0; i < SCAN_ROWS_PER_TXN && status == HASHTRIE_OK; i++) {
+        if (key.mv_size == EDGE_KEY_SIZE) {
+            const unsigned char *name = key.mv_data;
+            filter_add(filter, record_get_u64(name), record_get_u32(name + 8));
+            (*rows)++;
+        }
+        status = env_status(mdb_cursor_get(slice.cursor, &key, &value, MDB_NEXT));
+    }
+    if (status == HASHTRIE_OK) {
+        status = key.mv_size == EDGE_KEY_SIZE ? HASHTRIE_OK : HASHTRIE_ECORRUPT;
+    }
+    if (status == HASHTRIE_OK) {
+        memcpy(from, key.mv_data, EDGE_KEY_SIZE);
+    }
+    slice_end(store, &slice);
+    return status;
+}
+
+static void publish_next(struct hashtrie_store *store, const struct filter *next)
+{
+    CHECK(pthread_mutex_lock(&store->write_lock) == 0);
+    store->filter_next = *next;
+    CHECK(pthread_mutex_unlock(&store->write_lock) == 0);
+    counter_set(&store->filter_bytes, filter_bytes(&store->filter) + filter_bytes(next));
+}
+
+/* Puts the built filter in place, or with NULL drops it. Returns what is to be freed. */
+static struct filter replace_filter(struct hashtrie_store *store, const struct filter *built)
+{
+    CHECK(pthread_mutex_lock(&store->write_lock) == 0);
+    hashtrie_lock(store->trie);
+    struct filter old = built == NULL ? store->filter_next : store->filter;
+    if (built != NULL) {
+        store->filter = *built;
+    }
+    store->filter_next = (struct filter){0};
+    hashtrie_unlock(store->trie);
+    CHECK(pthread_mutex_unlock(&store->write_lock) == 0);
+    return old;
+}
+
+static bool build_filter(struct hashtrie_store *store)
+{
+    struct filter next = {0};
+    if (!filter_init(&next, &store->filter_mem, counter_get(&store->counters.nodes),
+                     HASHTRIE_STORE_FILTER_BYTES_MAX)) {
+        return false;
+    }
+    publish_next(store, &next);
+    uint64_t added_before = counter_get(&store->filter_added);
+    uint64_t removed_before = counter_get(&store->filter_removed);
+    unsigned char from[EDGE_KEY_SIZE] = {0};
+    uint64_t rows = 0;
+    enum hashtrie_status status = HASHTRIE_OK;
+    while (status == HASHTRIE_OK && !stopping(store)) {
+        status = scan_slice(store, &next, from, &rows);
+    }
+    bool complete = status == HASHTRIE_ENOENT;
+    struct filter old = replace_filter(store, complete ? &next : NULL);
+    filter_fini(&old, &store->filter_mem);
+    counter_set(&store->filter_bytes, filter_bytes(&store->filter));
+    if (complete) {
+        counter_set(&store->filter_rows, rows);
+        counter_set(&store->filter_capacity, next.capacity);
+        (void)atomic_fetch_sub_explicit(&store->filter_added, added_before, memory_order_relaxed);
+        (void)atomic_fetch_sub_explicit(&store->filter_removed, removed_before,
+                                        memory_order_relaxed);
+        atomic_store_explicit(&store->filter_ready, true, memory_order_relaxed);
+    }
+    return complete;
+}
+
+/* ---- Reading ahead ---- */
+
+/* Touches the value under a row's number, so that its page is in memory. Returns its size. */
+static size_t touch(struct hashtrie_store *store, MDB_txn *txn, enum env_db db,
+                    const unsigned char *number)
+{
+    MDB_val key = env_val(number, ROW_KEY_SIZE);
+    MDB_val value;
+    if (mdb_get(txn, store->env.dbi[db], &key, &value) != MDB_SUCCESS || value.mv_size == 0) {
+        return 0;
+    }
+    const volatile unsigned char *bytes = value.mv_data;
+    (void)bytes[0];
+    (void)bytes[value.mv_size - 1];
+    return value.mv_size;
+}
+
+/* Newest first, from `from` (empty: the end) backwards; leaves there where to go on. ENOENT: no
+ * more. */
+static enum hashtrie_status warm_slice(struct hashtrie_store *store,
+                                       unsigned char from[AGE_KEY_SIZE], bool *begun,
+                                       uint64_t *bytes)
+{
+    struct slice slice;
+    enum hashtrie_status status = slice_begin(store, DB_AGE, &slice);
+    MDB_val key = env_val(from, AGE_KEY_SIZE);
+    MDB_val value;
+    if (status == HASHTRIE_OK && *begun) {
+        status = env_status(mdb_cursor_get(slice.cursor, &key, &value, MDB_SET_RANGE));
+        status = status == HASHTRIE_ENOENT ? HASHTRIE_OK : status;
+    }
+    if (status == HASHTRIE_OK) { /* Without a position the last entry is taken. */
+        status =
+            env_status(mdb_cursor_get(slice.cursor, &key, &value, *begun ? MDB_PREV : MDB_LAST));
+    }
+    for (int i = 0; i < WARM_ROWS_PER_TXN && status == HASHTRIE_OK; i++) {
+        if (key.mv_size != AGE_KEY_SIZE) {
+            status = HASHTRIE_ECORRUPT;
+            break;
+        }
+        memcpy(from, key.mv_data, AGE_KEY_SIZE);
+        *begun = true;
+        (void)touch(store, slice.txn, DB_STATE, from + 8);
+        *bytes += WARM_ROW_BYTES + touch(store, slice.txn, DB_RUNS, from + 8);
+        counter_add(&store->counters.warm_done, 1);
+        status = env_status(mdb_cursor_get(slice.cursor, &key, &value, MDB_PREV));
+    }
+    slice_end(store, &slice);
+    return status;
+}
+
+/* Waits for `wait_ns`, or until `early` or the end. */
+static void wait_for(struct hashtrie_store *store, uint64_t wait_ns, const bool *early)
+{
+    struct control *control = &store->control;
+    uint64_t until_ns = clock_monotonic_ns() + wait_ns;
+    CHECK(pthread_mutex_lock(&control->lock) == 0);
+    bool waiting = true;
+    while (waiting && !control->stopping && (early == NULL || !*early)) {
+        waiting = control_wait_until(control, until_ns);
+    }
+    CHECK(pthread_mutex_unlock(&control->lock) == 0);
+}
+
+static void warm_up(struct hashtrie_store *store)
+{
+    struct counters *counters = &store->counters;
+    uint64_t rows = counter_get(&counters->nodes);
+    counter_set(&counters->warm_total, rows + 1); /* The 1 comes last: done. */
+    unsigned char from[AGE_KEY_SIZE] = {0};
+    bool begun = false;
+    uint64_t bytes = 0;
+    enum hashtrie_status status = HASHTRIE_OK;
+    while (status == HASHTRIE_OK && bytes < WARM_BYTES_MAX &&
+           counter_get(&counters->warm_done) < rows && !stopping(store)) {
+        uint64_t before = bytes;
+        status = warm_slice(store, from, &begun, &bytes);
+        wait_for(store, (bytes - before) * CLOCK_NS_PER_S / WARM_BYTES_PER_S, NULL);
+    }
+    counter_set(&counters->warm_total, 1);
+    counter_set(&counters->warm_done, 1);
+}
+
+/* ---- The thread ---- */
+
+static void check_readers(struct hashtrie_store *store)
+{
+    int dead = 0;
+    CHECK(pthread_rwlock_rdlock(&store->env_lock) == 0);
+    if (store->env.mdb != NULL) {
+        (void)mdb_reader_check(store->env.mdb, &dead); /* Dead readers only hold pages back. */
+    }
+    CHECK(pthread_rwlock_unlock(&store->env_lock) == 0);
+}
+
+void *background_main(void *user)
+{
+    struct hashtrie_store *store = user;
+    struct control *control = &store->control;
+    bool built = build_filter(store);
+    warm_up(store);
+    while (!stopping(store)) {
+        wait_for(store, HOUSEKEEPING_S * CLOCK_NS_PER_S, &control->refilter);
+        CHECK(pthread_mutex_lock(&control->lock) == 0);
+        bool wanted = control->refilter;
+        control->refilter = false;
+        CHECK(pthread_mutex_unlock(&control->lock) == 0);
+        if ((wanted || !built) && !stopping(store)) {
+            built = build_filter(store) || built;
+        }
+        check_readers(store);
+    }
+    return NULL;
+}

@@ -1,0 +1,614 @@
+/* Opening, closing, figures, and what the threads share: state, events, the size cap. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/random.h"
+#include "store/internal.h"
+
+enum {
+    EVENT_BYTES_MAX = 1024,
+    LIMIT_PERCENT = 80, /* Of the cap's pages: deleting and committing need pages too. */
+    RESERVED_BATCHES = 4,
+    PAGES_PER_ROW = 2,        /* That a batch dirties, at most, when rows are large. */
+    ID_AFTER_DAMAGE = 1 << 20 /* Next endpoint id where the stored one is unreadable. */
+};
+
+struct hashtrie_store_options hashtrie_store_options_default(const char *directory)
+{
+    return (struct hashtrie_store_options){.directory = directory,
+                                           .max_bytes = UINT64_C(8) << 30,
+                                           .checkpoint_interval_ms = 1000,
+                                           .reload_thread_count = 2,
+                                           .chunk_size = HASHTRIE_CHUNK_SIZE_DEFAULT};
+}
+
+const char *hashtrie_store_state_name(enum hashtrie_store_state state)
+{
+    switch (state) {
+    case HASHTRIE_STORE_OK:
+        return "ok";
+    case HASHTRIE_STORE_SLOW:
+        return "slow";
+    case HASHTRIE_STORE_FULL:
+        return "full";
+    case HASHTRIE_STORE_FAILED:
+        return "failed";
+    case HASHTRIE_STORE_FRESH:
+        return "fresh";
+    case HASHTRIE_STORE_OFF:
+        return "off";
+    }
+    return "unknown";
+}
+
+/* ---- State and events ---- */
+
+void store_event(const struct hashtrie_store *store, enum hashtrie_event_level level,
+                 const char *format, ...)
+{
+    if (store->on_event == NULL) {
+        return;
+    }
+    char text[EVENT_BYTES_MAX];
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(text, sizeof text, format, arguments); /* Cut off if it is longer. */
+    va_end(arguments);
+    store->on_event(store->user, level, text);
+}
+
+enum hashtrie_store_state store_set_state(struct hashtrie_store *store,
+                                          enum hashtrie_store_state state)
+{
+    REQUIRE(state != HASHTRIE_STORE_SLOW);
+    return (enum hashtrie_store_state)atomic_exchange_explicit(&store->state, (int)state,
+                                                               memory_order_relaxed);
+}
+
+static bool hangs(const atomic_uint_fast64_t *start_ns, uint64_t now_ns)
+{
+    uint64_t start = counter_get(start_ns);
+    return start != 0 && now_ns > start + SLOW_MS * CLOCK_NS_PER_MS;
+}
+
+enum hashtrie_store_state store_state(struct hashtrie_store *store)
+{
+    enum hashtrie_store_state state =
+        (enum hashtrie_store_state)atomic_load_explicit(&store->state, memory_order_relaxed);
+    if (state != HASHTRIE_STORE_OK && state != HASHTRIE_STORE_FRESH) {
+        return state;
+    }
+    uint64_t now_ns = clock_monotonic_ns();
+    bool slow = hangs(&store->write_start_ns, now_ns);
+    for (uint32_t i = 0; i < store->reader_count; i++) {
+        slow = slow || hangs(&store->readers[i].read_start_ns, now_ns);
+    }
+    if (slow) {
+        atomic_store_explicit(&store->slow, true, memory_order_relaxed);
+    }
+    slow = slow || atomic_load_explicit(&store->slow, memory_order_relaxed);
+    return slow ? HASHTRIE_STORE_SLOW : state;
+}
+
+void store_timing_begin(atomic_uint_fast64_t *start_ns)
+{
+    counter_set(start_ns, clock_monotonic_ns());
+}
+
+void store_timing_end(struct hashtrie_store *store, atomic_uint_fast64_t *start_ns)
+{
+    uint64_t took_ns = clock_monotonic_ns() - counter_get(start_ns);
+    bool slow = took_ns > SLOW_MS * CLOCK_NS_PER_MS;
+    counter_set(start_ns, 0);
+    bool was = atomic_exchange_explicit(&store->slow, slow, memory_order_relaxed);
+    if (slow && !was) {
+        store_event(store, HASHTRIE_EVENT_WARNING,
+                    "the store's disk is slow: one access took %" PRIu64
+                    " ms; requests do not wait for it meanwhile",
+                    took_ns / CLOCK_NS_PER_MS);
+    }
+}
+
+bool control_wait_until(struct control *control, uint64_t deadline_ns)
+{
+    if (clock_monotonic_ns() >= deadline_ns) {
+        return false;
+    }
+    struct timespec until = {.tv_sec = (time_t)(deadline_ns / CLOCK_NS_PER_S),
+                             .tv_nsec = (long)(deadline_ns % CLOCK_NS_PER_S)};
+    int code = pthread_cond_timedwait(&control->wake, &control->lock, &until);
+    CHECK(code == 0 || code == ETIMEDOUT);
+    return code == 0;
+}
+
+/* ---- The cap ---- */
+
+static uint64_t clamp(uint64_t value, uint64_t low, uint64_t high)
+{
+    if (value < low) {
+        return low;
+    }
+    return value > high ? high : value;
+}
+
+uint64_t store_limit_pages(const struct hashtrie_store *store, uint64_t bytes)
+{
+    uint64_t pages = bytes / store->env.page_bytes;
+    uint64_t reserve = (uint64_t)RESERVED_BATCHES * PAGES_PER_ROW * store->rows_max;
+    uint64_t share = pages * LIMIT_PERCENT / 100;
+    return pages > reserve && pages - reserve < share ? pages - reserve : share;
+}
+
+/* Before the environment is opened: how large it may get. */
+static void set_cap(struct hashtrie_store *store)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t space = env_space(store->directory);
+    uint64_t cap = store->max_bytes < space ? store->max_bytes : space;
+    if (cap < store->max_bytes) {
+        store_event(store, HASHTRIE_EVENT_WARNING,
+                    "the store is limited to %" PRIu64 " bytes of the %" PRIu64
+                    " asked for: that is 90 %% of the space there is for it",
+                    cap, store->max_bytes);
+    }
+    cap = cap < HASHTRIE_STORE_BYTES_MIN ? HASHTRIE_STORE_BYTES_MIN : cap;
+    store->cap_bytes = cap / page * page;
+    store->rows_max = (size_t)clamp(store->cap_bytes / page / BATCH_CAP_PARTS, BATCH_ROWS_FLOOR,
+                                    TRIE_BATCH_NODES_MAX);
+    store->rows_now = store->rows_max;
+    uint64_t file_bytes = env_file_bytes(store->directory);
+    if (file_bytes > store->cap_bytes) {
+        store_event(store, HASHTRIE_EVENT_WARNING,
+                    "the store's file has %" PRIu64 " bytes, more than its limit of %" PRIu64
+                    ": it keeps its size; what is in it is deleted down to the limit",
+                    file_bytes, store->cap_bytes);
+    }
+}
+
+/* ---- The environment ---- */
+
+enum hashtrie_status store_count(struct hashtrie_store *store, MDB_txn *txn)
+{
+    uint64_t nodes = 0;
+    uint64_t endpoints = 0;
+    enum hashtrie_status status = env_entries(&store->env, txn, DB_EDGES, &nodes);
+    if (status == HASHTRIE_OK) {
+        status = env_entries(&store->env, txn, DB_ENDPOINTS, &endpoints);
+    }
+    if (status == HASHTRIE_OK) {
+        status = env_used_pages(&store->env, txn, &store->used_pages);
+    }
+    if (status == HASHTRIE_OK) {
+        counter_set(&store->counters.nodes, nodes);
+        counter_set(&store->counters.endpoints, endpoints);
+    }
+    return status;
+}
+
+enum hashtrie_status store_move_aside(struct hashtrie_store *store, enum hashtrie_status why)
+{
+    char name[ENV_PATH_BYTES_MAX];
+    enum hashtrie_status status = env_move_aside(store->directory, name);
+    if (status == HASHTRIE_OK) {
+        store_event(store, HASHTRIE_EVENT_ERROR,
+                    "the store's file could not be used (%s): it is now %s, and the store starts "
+                    "empty",
+                    hashtrie_strerror(why), name);
+    }
+    return status;
+}
+
+/* A field of meta; `other` if it is missing or unreadable. */
+static uint64_t meta_or(struct hashtrie_store *store, MDB_txn *txn, enum meta_field field,
+                        uint64_t other)
+{
+    uint64_t number = 0;
+    bool good = env_meta_get(&store->env, txn, field, &number) == HASHTRIE_OK;
+    return good ? number : other;
+}
+
+static enum hashtrie_status read_figures(struct hashtrie_store *store)
+{
+    MDB_txn *txn = NULL;
+    enum hashtrie_status status = env_status(mdb_txn_begin(store->env.mdb, NULL, MDB_RDONLY, &txn));
+    if (status != HASHTRIE_OK) {
+        return status;
+    }
+    status = store_count(store, txn);
+    uint64_t bucket = meta_or(store, txn, META_NEWEST_BUCKET, 0);
+    uint64_t now_bucket = clock_unix_ns() / CLOCK_NS_PER_S / TRIE_BUCKET_SECONDS;
+    store->newest_bucket = (uint32_t)(bucket <= UINT32_MAX ? bucket : now_bucket);
+    store->chunk_count = meta_or(store, txn, META_CHUNK_COUNT, 0);
+    uint64_t next_id = meta_or(store, txn, META_NEXT_ENDPOINT_ID, ID_AFTER_DAMAGE);
+    store->changes.next_id = next_id < UINT32_MAX ? (uint32_t)next_id : ID_AFTER_DAMAGE;
+    counter_set(&store->counters.chunks, store->chunk_count);
+    counter_set(&store->counters.last_checkpoint_ms,
+                meta_or(store, txn, META_LAST_CHECKPOINT_MS, 0));
+    counter_set(&store->counters.bytes, env_extend_file(&store->env));
+    mdb_txn_abort(txn);
+    return status;
+}
+
+enum hashtrie_status store_env_open(struct hashtrie_store *store, bool *fresh)
+{
+    enum hashtrie_status status =
+        env_open(&store->env, store->directory, store->cap_bytes, store->chunk_size);
+    if (status == HASHTRIE_OK) {
+        status = read_figures(store);
+    }
+    *fresh = status == HASHTRIE_EVERSION || status == HASHTRIE_ECORRUPT;
+    if (*fresh) {
+        env_close(&store->env);
+        status = store_move_aside(store, status);
+        if (status == HASHTRIE_OK) {
+            status = env_open(&store->env, store->directory, store->cap_bytes, store->chunk_size);
+        }
+        if (status == HASHTRIE_OK) {
+            status = read_figures(store);
+        }
+    }
+    if (status != HASHTRIE_OK) {
+        env_close(&store->env);
+        return status;
+    }
+    store->limit_pages = store_limit_pages(store, store->cap_bytes);
+    return HASHTRIE_OK;
+}
+
+/* ---- Making and unmaking ---- */
+
+static bool options_valid(const struct hashtrie_store_options *options)
+{
+    return options->directory != NULL && options->directory[0] != '\0' &&
+           strnlen(options->directory, ENV_PATH_BYTES_MAX) < ENV_PATH_BYTES_MAX / 2 &&
+           options->max_bytes >= HASHTRIE_STORE_BYTES_MIN &&
+           options->max_bytes <= HASHTRIE_STORE_BYTES_MAX &&
+           options->checkpoint_interval_ms >= HASHTRIE_STORE_INTERVAL_MIN_MS &&
+           options->checkpoint_interval_ms <= HASHTRIE_STORE_INTERVAL_MAX_MS &&
+           options->reload_thread_count >= 1 &&
+           options->reload_thread_count <= HASHTRIE_STORE_RELOAD_THREADS_MAX &&
+           options->chunk_size >= HASHTRIE_CHUNK_SIZE_MIN &&
+           options->chunk_size <= HASHTRIE_CHUNK_SIZE_MAX;
+}
+
+static void init_condition(pthread_cond_t *condition)
+{
+    pthread_condattr_t attributes;
+    CHECK(pthread_condattr_init(&attributes) == 0);
+    CHECK(pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC) == 0);
+    CHECK(pthread_cond_init(condition, &attributes) == 0);
+    CHECK(pthread_condattr_destroy(&attributes) == 0);
+}
+
+static void init_locks(struct hashtrie_store *store)
+{
+    CHECK(pthread_rwlock_init(&store->env_lock, NULL) == 0);
+    CHECK(pthread_mutex_init(&store->write_lock, NULL) == 0);
+    CHECK(pthread_mutex_init(&store->control.lock, NULL) == 0);
+    CHECK(pthread_mutex_init(&store->reloads.lock, NULL) == 0);
+    init_condition(&store->control.wake);
+    init_condition(&store->control.done);
+    init_condition(&store->reloads.wake);
+}
+
+static void fini_locks(struct hashtrie_store *store)
+{
+    (void)pthread_cond_destroy(&store->reloads.wake); /* Fail only while used. */
+    (void)pthread_cond_destroy(&store->control.done);
+    (void)pthread_cond_destroy(&store->control.wake);
+    (void)pthread_mutex_destroy(&store->reloads.lock);
+    (void)pthread_mutex_destroy(&store->control.lock);
+    (void)pthread_mutex_destroy(&store->write_lock);
+    (void)pthread_rwlock_destroy(&store->env_lock);
+}
+
+static struct hashtrie_store *new_store(struct hashtrie *trie,
+                                        const struct hashtrie_store_options *options)
+{
+    struct mem mem;
+    mem_init(&mem, SIZE_MAX);
+    struct hashtrie_store *store = mem_alloc_zero(&mem, sizeof *store);
+    if (store == NULL) {
+        return NULL;
+    }
+    store->mem = mem;
+    store->trie = trie;
+    store->directory_fd = -1;
+    store->max_bytes = options->max_bytes;
+    store->chunk_size = options->chunk_size;
+    store->interval_ms = options->checkpoint_interval_ms;
+    store->on_event = options->on_event;
+    store->user = options->user;
+    store->reader_count = options->reload_thread_count;
+    mem_init(&store->writer_mem, SIZE_MAX);
+    mem_init(&store->filter_mem, SIZE_MAX);
+    init_locks(store);
+    return store;
+}
+
+static void free_store(struct hashtrie_store *store)
+{
+    filter_fini(&store->filter, &store->filter_mem);
+    filter_fini(&store->filter_next, &store->filter_mem);
+    mem_fini(&store->filter_mem);
+    reload_fini(store);
+    if (store->batch.mem != NULL) {
+        trie_batch_fini(&store->batch);
+    }
+    buf_fini(&store->changes.list);
+    buf_fini(&store->changes.bytes);
+    mem_free(&store->writer_mem, store->order, TRIE_BATCH_NODES_MAX * sizeof *store->order);
+    mem_free(&store->writer_mem, store->found_bytes, store->found_bytes_max);
+    mem_free(&store->writer_mem, store->endpoints,
+             store->endpoint_capacity * sizeof *store->endpoints);
+    mem_fini(&store->writer_mem);
+    env_close(&store->env);
+    if (store->directory_fd >= 0) {
+        (void)close(store->directory_fd); /* Gives the lock up. */
+    }
+    fini_locks(store);
+    if (store->directory != NULL) {
+        mem_free(&store->mem, store->directory, strlen(store->directory) + 1);
+    }
+    struct mem mem = store->mem;
+    mem_free(&mem, store, sizeof *store);
+    mem_fini(&mem);
+}
+
+static enum hashtrie_status init_writer(struct hashtrie_store *store)
+{
+    struct hashtrie_stats stats;
+    hashtrie_lock(store->trie);
+    hashtrie_get_stats(store->trie, &stats);
+    hashtrie_unlock(store->trie);
+    uint64_t bytes = stats.bytes_budget / BATCH_BUDGET_PARTS;
+    uint64_t of_cap = store->cap_bytes / BATCH_CAP_PARTS;
+    bytes = clamp(bytes < of_cap ? bytes : of_cap, BATCH_BYTES_MIN, BATCH_BYTES_MAX);
+    enum { CHANGE_BYTES_MAX = 16 << 20 }; /* What finds no room goes with the next transaction. */
+    buf_init(&store->changes.list, &store->writer_mem, CHANGE_BYTES_MAX);
+    buf_init(&store->changes.bytes, &store->writer_mem, CHANGE_BYTES_MAX);
+    store->order = mem_alloc(&store->writer_mem, TRIE_BATCH_NODES_MAX * sizeof *store->order);
+    store->found_bytes = mem_alloc(&store->writer_mem, (size_t)bytes);
+    store->found_bytes_max = store->found_bytes == NULL ? 0 : (size_t)bytes;
+    if (store->order == NULL || store->found_bytes == NULL) {
+        return HASHTRIE_ENOMEM;
+    }
+    return trie_batch_init(&store->batch, &store->writer_mem, (size_t)bytes);
+}
+
+/* ---- Threads ---- */
+
+static void stop_threads(struct hashtrie_store *store, uint32_t readers, bool background)
+{
+    CHECK(pthread_mutex_lock(&store->reloads.lock) == 0);
+    store->reloads.stopping = true;
+    CHECK(pthread_cond_broadcast(&store->reloads.wake) == 0);
+    CHECK(pthread_mutex_unlock(&store->reloads.lock) == 0);
+    for (uint32_t i = 0; i < readers; i++) {
+        CHECK(pthread_join(store->readers[i].thread, NULL) == 0);
+    }
+    if (background) {
+        CHECK(pthread_join(store->background, NULL) == 0);
+    }
+}
+
+static void stop_writer(struct hashtrie_store *store, uint32_t timeout_ms)
+{
+    struct control *control = &store->control;
+    CHECK(pthread_mutex_lock(&control->lock) == 0);
+    control->stopping = true;
+    control->stop_deadline_ns = clock_monotonic_ns() + timeout_ms * CLOCK_NS_PER_MS;
+    CHECK(pthread_cond_broadcast(&control->wake) == 0);
+    CHECK(pthread_mutex_unlock(&control->lock) == 0);
+}
+
+/* Signals are for the program's own threads. */
+static enum hashtrie_status start_threads(struct hashtrie_store *store)
+{
+    sigset_t all;
+    sigset_t before;
+    CHECK(sigfillset(&all) == 0);
+    CHECK(pthread_sigmask(SIG_SETMASK, &all, &before) == 0);
+    uint32_t readers = 0;
+    bool background = false;
+    bool complete = true;
+    while (readers < store->reader_count && complete) {
+        struct reader_thread *reader = &store->readers[readers];
+        complete = pthread_create(&reader->thread, NULL, reload_main, reader) == 0;
+        readers += complete;
+    }
+    if (complete) {
+        background = pthread_create(&store->background, NULL, background_main, store) == 0;
+        complete = background && pthread_create(&store->writer, NULL, writer_main, store) == 0;
+    }
+    CHECK(pthread_sigmask(SIG_SETMASK, &before, NULL) == 0);
+    if (!complete) {
+        stop_writer(store, 0);
+        stop_threads(store, readers, background);
+        return HASHTRIE_ENOMEM;
+    }
+    return HASHTRIE_OK;
+}
+
+/* ---- Open and close ---- */
+
+/* What the trie has to know before the first request: time, ids, endpoints. */
+static void attach(struct hashtrie_store *store)
+{
+    hashtrie_lock(store->trie);
+    trie_attach(store->trie, writer_wake, store, store->newest_bucket, store->changes.next_id);
+    uint32_t cursor = 0;
+    while (trie_mark_unsaved(store->trie, &cursor)) { /* Nothing, but in a trie used before. */
+    }
+    hashtrie_unlock(store->trie);
+    enum hashtrie_status status = endpoints_restore(store);
+    if (status != HASHTRIE_OK) {
+        store_event(store, HASHTRIE_EVENT_ERROR, "not all endpoints could be restored: %s",
+                    hashtrie_strerror(status));
+    }
+}
+
+static void detach(struct hashtrie_store *store)
+{
+    hashtrie_lock(store->trie);
+    trie_attach(store->trie, NULL, NULL, 0, 0);
+    hashtrie_unlock(store->trie);
+}
+
+enum hashtrie_status hashtrie_store_open(struct hashtrie *trie,
+                                         const struct hashtrie_store_options *options,
+                                         struct hashtrie_store **out)
+{
+    REQUIRE(trie != NULL && options != NULL && out != NULL);
+    if (!options_valid(options)) {
+        return HASHTRIE_EINVAL;
+    }
+    uint64_t start_ns = clock_monotonic_ns();
+    struct hashtrie_store *store = new_store(trie, options);
+    if (store == NULL) {
+        return HASHTRIE_ENOMEM;
+    }
+    enum hashtrie_status status = HASHTRIE_ENOMEM;
+    bool fresh = false;
+    store->directory = mem_strndup(&store->mem, options->directory, strlen(options->directory));
+    if (store->directory == NULL) {
+        goto fail_store;
+    }
+    status = env_directory_open(store->directory, &store->directory_fd);
+    if (status != HASHTRIE_OK) {
+        goto fail_store;
+    }
+    set_cap(store);
+    status = store_env_open(store, &fresh);
+    if (status == HASHTRIE_OK) {
+        status = init_writer(store);
+    }
+    if (status == HASHTRIE_OK) {
+        status = reload_init(store);
+    }
+    if (status != HASHTRIE_OK) {
+        goto fail_store;
+    }
+    attach(store);
+    store->last_start_ns = clock_monotonic_ns();
+    store->restore_seconds = (double)(store->last_start_ns - start_ns) / (double)CLOCK_NS_PER_S;
+    status = start_threads(store);
+    if (status != HASHTRIE_OK) {
+        detach(store);
+        goto fail_store;
+    }
+    *out = store;
+    return HASHTRIE_OK;
+fail_store:
+    free_store(store);
+    return status;
+}
+
+enum hashtrie_status hashtrie_store_close(struct hashtrie_store *store, uint32_t timeout_ms)
+{
+    if (store == NULL) {
+        return HASHTRIE_OK;
+    }
+    stop_writer(store, timeout_ms);
+    stop_threads(store, store->reader_count, true);
+    CHECK(pthread_join(store->writer, NULL) == 0);
+    enum hashtrie_status status = store->final_status;
+    detach(store);
+    free_store(store);
+    return status;
+}
+
+enum hashtrie_status hashtrie_store_checkpoint(struct hashtrie_store *store, uint32_t timeout_ms)
+{
+    struct control *control = &store->control;
+    uint64_t deadline_ns = clock_monotonic_ns() + timeout_ms * CLOCK_NS_PER_MS;
+    struct timespec until = {.tv_sec = (time_t)(deadline_ns / CLOCK_NS_PER_S),
+                             .tv_nsec = (long)(deadline_ns % CLOCK_NS_PER_S)};
+    CHECK(pthread_mutex_lock(&control->lock) == 0);
+    uint64_t ticket = ++control->asked;
+    CHECK(pthread_cond_broadcast(&control->wake) == 0);
+    int code = 0;
+    while (control->ended < ticket && code == 0) {
+        code = pthread_cond_timedwait(&control->done, &control->lock, &until);
+        CHECK(code == 0 || code == ETIMEDOUT);
+    }
+    enum hashtrie_status status = HASHTRIE_EBUSY;
+    if (control->completed >= ticket) {
+        status = HASHTRIE_OK;
+    } else if (control->ended >= ticket) {
+        status = control->last_status;
+    }
+    CHECK(pthread_mutex_unlock(&control->lock) == 0);
+    return status;
+}
+
+/* ---- Figures ---- */
+
+static void get_reload_stats(const struct counters *counters, struct hashtrie_store_stats *out)
+{
+    out->reload_count = counter_get(&counters->reloads);
+    out->reload_refused_count = counter_get(&counters->reloads_refused);
+    out->reload_found_count = counter_get(&counters->reloads_found);
+    out->reload_missed_count = counter_get(&counters->reloads_missed);
+    out->reload_repeated_count = counter_get(&counters->reloads_repeated);
+    out->corrupt_record_count = counter_get(&counters->corrupt);
+}
+
+static void get_checkpoint_stats(const struct counters *counters, struct hashtrie_store_stats *out)
+{
+    out->checkpoint_count = counter_get(&counters->checkpoints);
+    out->checkpoint_failure_count = counter_get(&counters->failures);
+    out->last_checkpoint_unix_s = (double)counter_get(&counters->last_checkpoint_ms) / 1000.0;
+    uint64_t sum = 0;
+    for (int i = 0; i < HASHTRIE_STORE_CHECKPOINT_BOUNDS; i++) {
+        sum += counter_get(&counters->timed[i]);
+        out->checkpoint_le_count[i] = sum;
+    }
+    out->checkpoint_timed_count =
+        sum + counter_get(&counters->timed[HASHTRIE_STORE_CHECKPOINT_BOUNDS]);
+    out->checkpoint_seconds_sum =
+        (double)counter_get(&counters->timed_ns_sum) / (double)CLOCK_NS_PER_S;
+    out->written_node_count = counter_get(&counters->written);
+    out->deleted_node_count = counter_get(&counters->deleted);
+}
+
+void hashtrie_store_get_stats(struct hashtrie_store *store, struct hashtrie_store_stats *out)
+{
+    const struct counters *counters = &store->counters;
+    *out = (struct hashtrie_store_stats){
+        .state = store_state(store),
+        .bytes = counter_get(&counters->bytes),
+        .max_bytes = store->cap_bytes,
+        .node_count = counter_get(&counters->nodes),
+        .chunk_count = counter_get(&counters->chunks),
+        .endpoint_count = counter_get(&counters->endpoints),
+        .restore_seconds = store->restore_seconds,
+        .filter_ready = atomic_load_explicit(&store->filter_ready, memory_order_relaxed),
+        .filter_bytes = counter_get(&store->filter_bytes),
+    };
+    out->up = out->state == HASHTRIE_STORE_OK || out->state == HASHTRIE_STORE_SLOW ||
+              out->state == HASHTRIE_STORE_FRESH;
+    uint64_t total = counter_get(&counters->warm_total);
+    out->warmup_ratio = total == 0 ? 0 : (double)counter_get(&counters->warm_done) / (double)total;
+    get_checkpoint_stats(counters, out);
+    get_reload_stats(counters, out);
+}
+
+/* ---- The filter, as callers see it ---- */
+
+bool hashtrie_store_may_have(const struct hashtrie_store *store, const struct hashtrie_key *key,
+                             size_t depth)
+{
+    if (depth >= key->count) {
+        return false;
+    }
+    uint64_t prefix = depth == 0 ? key->namespace_hash : key->hashes[depth - 1];
+    return filter_may_have(&store->filter, prefix, (uint32_t)key->hashes[depth]);
+}

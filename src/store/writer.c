@@ -1,0 +1,558 @@
+/*
+ * The writer: the one thread that has write transactions.
+ *
+ *     wait -> take a batch (trie's lock, in slices) -> write and commit (no trie's lock)
+ *          -> release it (trie's lock, in slices) -> .. until all that was dirty at the start is
+ * done
+ *
+ * A transaction that fails puts its entries back in front of the queue, and:
+ *   no space (in the map or on the device)  FULL: halve the batch, delete the oldest, try again
+ *   anything else                           FAILED: open the file again, try after 1, 2, 4 .. 60 s
+ *   damage, twice in a row                  FRESH: move the file aside, write everything anew
+ *   cannot be opened at all                 OFF: memory only; tried again with the same delays
+ */
+#include "base/check.h"
+#include "base/clock.h"
+#include "store/internal.h"
+
+enum {
+    BATCHES_PER_CHECKPOINT_MAX = 1 << 20, /* Then it goes on as the next one. */
+    FULL_ATTEMPTS_MAX = 12,               /* In one checkpoint, before it waits. */
+    GOOD_BATCHES_TO_DOUBLE = 8,
+    RETRY_S_MAX = 60,
+    RETRY_CLOSING_MS = 100,       /* Between attempts while the store closes. */
+    DAMAGE_UNTIL_FRESH = 2,       /* Attempts in a row that found the contents at fault. */
+    TRIM_TXNS_PER_CHECKPOINT = 4, /* Transactions of deletes alone, after a checkpoint. */
+    TRIM_ROWS_PER_TXN = 512,
+    SKIP_MAX = 8, /* Victims passed over where deleting finds no page. */
+};
+
+/* What a checkpoint is about. */
+struct checkpoint {
+    uint64_t mark;       /* Of the trie: done once all dirty at the start is written. */
+    uint64_t covered_ms; /* Unix time of the start. */
+    uint64_t start_ns;
+    bool wrote;
+};
+
+void writer_wake(void *user)
+{
+    struct hashtrie_store *store = user;
+    struct control *control = &store->control;
+    CHECK(pthread_mutex_lock(&control->lock) == 0);
+    bool first = !control->due;
+    control->due = true;
+    if (first) {
+        CHECK(pthread_cond_broadcast(&control->wake) == 0);
+    }
+    CHECK(pthread_mutex_unlock(&control->lock) == 0);
+}
+
+/* ---- One transaction ---- */
+
+static enum hashtrie_status write_meta(struct hashtrie_store *store, const struct write *write,
+                                       uint64_t last_checkpoint_ms)
+{
+    const struct {
+        enum meta_field field;
+        uint64_t number;
+    } fields[] = {
+        {META_NEXT_ENDPOINT_ID, store->changes.next_id},
+        {META_NEWEST_BUCKET, write->newest_bucket},
+        {META_CHUNK_COUNT, write->chunks},
+        {META_LAST_CHECKPOINT_MS, last_checkpoint_ms},
+    };
+    enum hashtrie_status status = HASHTRIE_OK;
+    size_t count = last_checkpoint_ms == 0 ? 3 : 4;
+    for (size_t i = 0; i < count && status == HASHTRIE_OK; i++) {
+        status = env_meta_put(&store->env, write->txn, fields[i].field, fields[i].number);
+    }
+    return status;
+}
+
+static enum hashtrie_status write_begin(struct hashtrie_store *store, struct write *write)
+{
+    *write = (struct write){
+        .store = store, .chunks = store->chunk_count, .newest_bucket = store->newest_bucket};
+    if (store->env.mdb == NULL) {
+        return HASHTRIE_EIO;
+    }
+    return env_status(mdb_txn_begin(store->env.mdb, NULL, 0, &write->txn));
+}
+
+static void count_written(struct hashtrie_store *store, const struct write *write)
+{
+    store->chunk_count = write->chunks;
+    store->newest_bucket = write->newest_bucket;
+    counter_set(&store->counters.chunks, write->chunks);
+    counter_add(&store->counters.written, write->inserted);
+    counter_add(&store->counters.deleted, write->deleted);
+    counter_add(&store->counters.corrupt, write->corrupt);
+    counter_add(&store->filter_added, write->inserted);
+    counter_add(&store->filter_removed, write->deleted);
+    counter_set(&store->counters.bytes, env_extend_file(&store->env));
+}
+
+/* Commits if all went well so far, else drops the transaction. */
+static enum hashtrie_status write_end(struct hashtrie_store *store, struct write *write,
+                                      enum hashtrie_status status)
+{
+    if (write->txn == NULL) {
+        return status;
+    }
+    if (status == HASHTRIE_OK) {
+        status = store_count(store, write->txn);
+    }
+    if (status != HASHTRIE_OK) {
+        mdb_txn_abort(write->txn);
+        return status;
+    }
+    status = env_status(mdb_txn_commit(write->txn));
+    if (status == HASHTRIE_OK) {
+        count_written(store, write);
+    }
+    return status;
+}
+
+static void write_lock(struct hashtrie_store *store)
+{
+    CHECK(pthread_mutex_lock(&store->write_lock) == 0);
+    CHECK(pthread_rwlock_rdlock(&store->env_lock) == 0);
+    store_timing_begin(&store->write_start_ns);
+}
+
+static void write_unlock(struct hashtrie_store *store)
+{
+    store_timing_end(store, &store->write_start_ns);
+    CHECK(pthread_rwlock_unlock(&store->env_lock) == 0);
+    CHECK(pthread_mutex_unlock(&store->write_lock) == 0);
+}
+
+/* The batch in store->batch and what changed of endpoints. *txn_id is set on success. */
+static enum hashtrie_status commit_batch(struct hashtrie_store *store, uint64_t covered_ms,
+                                         uint64_t *txn_id)
+{
+    struct write write;
+    write_lock(store);
+    enum hashtrie_status status = write_begin(store, &write);
+    if (status == HASHTRIE_OK) {
+        *txn_id = mdb_txn_id(write.txn);
+        status = batch_write(&write);
+    }
+    if (status == HASHTRIE_OK) {
+        status = endpoints_write(store, write.txn);
+    }
+    if (status == HASHTRIE_OK) {
+        status = write_meta(store, &write, write.incomplete == 0 ? covered_ms : 0);
+    }
+    status = write_end(store, &write, status);
+    write_unlock(store);
+    if (status == HASHTRIE_OK) {
+        endpoints_committed(store);
+    }
+    return status;
+}
+
+/* Deletes alone: `count` of the oldest rows, or as many as it takes to come below the limit. */
+static enum hashtrie_status commit_deletes(struct hashtrie_store *store, size_t count, size_t skip)
+{
+    struct write write;
+    write_lock(store);
+    enum hashtrie_status status = write_begin(store, &write);
+    if (status == HASHTRIE_OK && count > 0) {
+        status = cap_delete(&write, count, skip);
+    } else if (status == HASHTRIE_OK) {
+        write.delete_quota = TRIM_ROWS_PER_TXN;
+        status = cap_enforce(&write);
+    }
+    if (status == HASHTRIE_OK) {
+        status = env_meta_put(&store->env, write.txn, META_CHUNK_COUNT, write.chunks);
+    }
+    status = write_end(store, &write, status);
+    write_unlock(store);
+    return status;
+}
+
+/* ---- One batch ---- */
+
+/* Copies dirty nodes until the batch is full or there are no more. True: with it, all of the
+ * checkpoint's are taken. */
+static bool take_batch(struct hashtrie_store *store, const struct checkpoint *checkpoint)
+{
+    bool last = false;
+    for (size_t taken = 1; taken > 0 && store->batch.count < store->rows_now;) {
+        hashtrie_lock(store->trie);
+        taken = trie_batch_take(store->trie, &store->batch, store->rows_now);
+        last = trie_dirty_done(store->trie, checkpoint->mark);
+        hashtrie_unlock(store->trie);
+        if (last) {
+            break;
+        }
+    }
+    return last;
+}
+
+static void release_batch(struct hashtrie_store *store, uint64_t txn_id)
+{
+    bool more = store->batch.count > 0;
+    while (more) {
+        hashtrie_lock(store->trie);
+        store->released_txn = txn_id > store->released_txn ? txn_id : store->released_txn;
+        more = trie_batch_release(store->trie, &store->batch);
+        hashtrie_unlock(store->trie);
+    }
+}
+
+static void fail_batch(struct hashtrie_store *store)
+{
+    for (size_t i = 0; i < store->batch.count; i++) {
+        store->batch.entries[i].outcome = TRIE_FAILED;
+        store->batch.entries[i].found = NULL;
+    }
+    release_batch(store, 0);
+}
+
+static void batch_went_well(struct hashtrie_store *store)
+{
+    store->failures_in_row = 0;
+    store->damage_in_row = 0;
+    if (store->rows_now == store->rows_max) {
+        return;
+    }
+    if (++store->good_batches >= GOOD_BATCHES_TO_DOUBLE) {
+        size_t rows = store->rows_now * 2;
+        store->rows_now = rows < store->rows_max ? rows : store->rows_max;
+        store->good_batches = 0;
+        if (store->rows_now == store->rows_max && store->limit_lowered) {
+            store->limit_lowered = false;
+            uint64_t space = env_space(store->directory);
+            store->limit_pages =
+                store_limit_pages(store, space < store->cap_bytes ? space : store->cap_bytes);
+        }
+    }
+}
+
+/* *complete: all of the checkpoint is in the store. */
+static enum hashtrie_status step(struct hashtrie_store *store, struct checkpoint *checkpoint,
+                                 bool *complete)
+{
+    bool last = take_batch(store, checkpoint);
+    endpoints_collect(store);
+    if (store->batch.count == 0 && !endpoints_changed(store)) {
+        *complete = true;
+        return HASHTRIE_OK;
+    }
+    uint64_t txn_id = 0;
+    enum hashtrie_status status = commit_batch(store, last ? checkpoint->covered_ms : 0, &txn_id);
+    if (status != HASHTRIE_OK) {
+        fail_batch(store);
+        return status;
+    }
+    checkpoint->wrote = true;
+    release_batch(store, txn_id);
+    hashtrie_lock(store->trie);
+    *complete = trie_dirty_done(store->trie, checkpoint->mark);
+    hashtrie_unlock(store->trie);
+    batch_went_well(store);
+    return HASHTRIE_OK;
+}
+
+/* ---- Trouble ---- */
+
+/* Frees pages with transactions as small as it takes. EFULL: not even one row could be deleted. */
+static enum hashtrie_status make_room(struct hashtrie_store *store)
+{
+    enum hashtrie_status status = HASHTRIE_EFULL;
+    for (size_t count = 64; count > 0; count /= 4) {
+        status = commit_deletes(store, count, 0);
+        if (status != HASHTRIE_EFULL && status != HASHTRIE_ENOSPC) {
+            return status;
+        }
+    }
+    for (size_t skip = 1; skip <= SKIP_MAX; skip++) {
+        status = commit_deletes(store, 1, skip);
+        if (status != HASHTRIE_EFULL && status != HASHTRIE_ENOSPC) {
+            break;
+        }
+    }
+    return status;
+}
+
+/* All that is hot is new to an empty file. */
+static void began_fresh(struct hashtrie_store *store)
+{
+    (void)store_set_state(store, HASHTRIE_STORE_FRESH);
+    hashtrie_lock(store->trie);
+    store->released_txn = 0; /* The new file counts from the start. */
+    hashtrie_unlock(store->trie);
+    endpoints_forget(store);
+    uint32_t cursor = 0;
+    bool more = true;
+    while (more) {
+        hashtrie_lock(store->trie);
+        more = trie_mark_unsaved(store->trie, &cursor);
+        hashtrie_unlock(store->trie);
+    }
+}
+
+static void start_fresh(struct hashtrie_store *store, enum hashtrie_status why)
+{
+    bool fresh = true;
+    CHECK(pthread_rwlock_wrlock(&store->env_lock) == 0);
+    env_close(&store->env);
+    enum hashtrie_status status = store_move_aside(store, why);
+    if (status == HASHTRIE_OK) {
+        status = store_env_open(store, &fresh);
+    }
+    CHECK(pthread_rwlock_unlock(&store->env_lock) == 0);
+    if (status != HASHTRIE_OK) {
+        (void)store_set_state(store, HASHTRIE_STORE_OFF);
+        return;
+    }
+    store->retry_ns = 0;
+    began_fresh(store);
+}
+
+/* After an error the environment may be unusable (MDB_PANIC); opening it again costs little. */
+static enum hashtrie_status open_again(struct hashtrie_store *store, bool *fresh)
+{
+    CHECK(pthread_rwlock_wrlock(&store->env_lock) == 0);
+    env_close(&store->env);
+    enum hashtrie_status status = store_env_open(store, fresh);
+    CHECK(pthread_rwlock_unlock(&store->env_lock) == 0);
+    return status;
+}
+
+/* True: there may be room now. */
+static bool handle_no_space(struct hashtrie_store *store, enum hashtrie_status status)
+{
+    (void)store_set_state(store, HASHTRIE_STORE_FULL);
+    store->good_batches = 0;
+    size_t half = store->rows_now / 2;
+    store->rows_now = half > BATCH_ROWS_FLOOR ? half : BATCH_ROWS_FLOOR;
+    if (status == HASHTRIE_ENOSPC) { /* Go on within the pages that the file has. */
+        uint64_t limit = store_limit_pages(store, counter_get(&store->counters.bytes));
+        store->limit_pages = limit < store->limit_pages ? limit : store->limit_pages;
+        store->limit_lowered = true;
+    }
+    if (make_room(store) == HASHTRIE_EFULL) {
+        start_fresh(store, HASHTRIE_EFULL);
+        return false;
+    }
+    return true;
+}
+
+static void handle_error(struct hashtrie_store *store, enum hashtrie_status status)
+{
+    (void)store_set_state(store, HASHTRIE_STORE_FAILED);
+    unsigned shift = store->failures_in_row < 6 ? store->failures_in_row : 6;
+    uint64_t wait_s = UINT64_C(1) << shift;
+    store->retry_ns =
+        clock_monotonic_ns() + (wait_s < RETRY_S_MAX ? wait_s : RETRY_S_MAX) * CLOCK_NS_PER_S;
+    store->failures_in_row++;
+    store->damage_in_row = status == HASHTRIE_ECORRUPT ? store->damage_in_row + 1 : 0;
+    if (store->damage_in_row >= DAMAGE_UNTIL_FRESH) {
+        store->damage_in_row = 0;
+        start_fresh(store, status);
+        return;
+    }
+    bool fresh = false;
+    if (open_again(store, &fresh) != HASHTRIE_OK) {
+        (void)store_set_state(store, HASHTRIE_STORE_OFF);
+    } else if (fresh) {
+        began_fresh(store);
+    }
+}
+
+/* True: worth another attempt at once. */
+static bool handle_failure(struct hashtrie_store *store, enum hashtrie_status status,
+                           unsigned *full_attempts)
+{
+    if (atomic_load_explicit(&store->state, memory_order_relaxed) == HASHTRIE_STORE_OK) {
+        store_event(store, HASHTRIE_EVENT_ERROR, "a checkpoint failed: %s",
+                    hashtrie_strerror(status));
+    }
+    counter_add(&store->counters.failures, 1);
+    bool no_space = status == HASHTRIE_EFULL || status == HASHTRIE_ENOSPC;
+    if (no_space && *full_attempts < FULL_ATTEMPTS_MAX) {
+        (*full_attempts)++;
+        return handle_no_space(store, status);
+    }
+    if (no_space) {
+        store->retry_ns = clock_monotonic_ns() + CLOCK_NS_PER_S;
+        return false;
+    }
+    handle_error(store, status);
+    return false;
+}
+
+/* ---- A checkpoint ---- */
+
+static bool out_of_time(struct hashtrie_store *store)
+{
+    struct control *control = &store->control;
+    CHECK(pthread_mutex_lock(&control->lock) == 0);
+    bool out = control->stopping && clock_monotonic_ns() >= control->stop_deadline_ns;
+    CHECK(pthread_mutex_unlock(&control->lock) == 0);
+    return out;
+}
+
+/* Over the limit without inserts: the cap was lowered, or the device is full. */
+static void trim(struct hashtrie_store *store)
+{
+    enum hashtrie_status status = HASHTRIE_OK;
+    for (int i = 0; i < TRIM_TXNS_PER_CHECKPOINT && status == HASHTRIE_OK &&
+                    store->used_pages > store->limit_pages;
+         i++) {
+        status = commit_deletes(store, 0, 0);
+    }
+}
+
+static void note_completed(struct hashtrie_store *store, const struct checkpoint *checkpoint)
+{
+    static const unsigned bounds_ms[] = HASHTRIE_STORE_CHECKPOINT_BOUNDS_MS;
+    struct counters *counters = &store->counters;
+    counter_add(&counters->checkpoints, 1);
+    counter_set(&counters->last_checkpoint_ms, checkpoint->covered_ms);
+    if (store_set_state(store, HASHTRIE_STORE_OK) != HASHTRIE_STORE_OK) {
+        store_event(store, HASHTRIE_EVENT_INFO, "checkpoints succeed again");
+    }
+    if (!checkpoint->wrote) {
+        return;
+    }
+    uint64_t took_ns = clock_monotonic_ns() - checkpoint->start_ns;
+    int bucket = 0;
+    while (bucket < HASHTRIE_STORE_CHECKPOINT_BOUNDS &&
+           took_ns > bounds_ms[bucket] * CLOCK_NS_PER_MS) {
+        bucket++;
+    }
+    counter_add(&counters->timed[bucket], 1);
+    counter_add(&counters->timed_ns_sum, took_ns);
+}
+
+/* The filter has to be made anew once it is too full, or half of what it says is gone. */
+static void ask_for_filter(struct hashtrie_store *store)
+{
+    uint64_t nodes = counter_get(&store->counters.nodes);
+    uint64_t removed = counter_get(&store->filter_removed);
+    uint64_t rows = counter_get(&store->filter_rows) + counter_get(&store->filter_added);
+    bool too_full = rows > counter_get(&store->filter_capacity);
+    bool too_old = removed > FILTER_ROWS_MIN && removed > nodes / 2;
+    if (!atomic_load_explicit(&store->filter_ready, memory_order_relaxed) ||
+        (!too_full && !too_old)) {
+        return;
+    }
+    struct control *control = &store->control;
+    CHECK(pthread_mutex_lock(&control->lock) == 0);
+    if (!control->refilter) {
+        control->refilter = true;
+        CHECK(pthread_cond_broadcast(&control->wake) == 0);
+    }
+    CHECK(pthread_mutex_unlock(&control->lock) == 0);
+}
+
+static enum hashtrie_status run_checkpoint(struct hashtrie_store *store)
+{
+    struct checkpoint checkpoint = {.covered_ms = clock_unix_ns() / CLOCK_NS_PER_MS,
+                                    .start_ns = clock_monotonic_ns()};
+    store->last_start_ns = checkpoint.start_ns;
+    hashtrie_lock(store->trie);
+    checkpoint.mark = trie_dirty_mark(store->trie);
+    hashtrie_unlock(store->trie);
+    unsigned full_attempts = 0;
+    bool complete = false;
+    for (int i = 0; i < BATCHES_PER_CHECKPOINT_MAX && !complete; i++) {
+        if (out_of_time(store)) {
+            return HASHTRIE_EBUSY;
+        }
+        enum hashtrie_status status = step(store, &checkpoint, &complete);
+        if (status != HASHTRIE_OK && !handle_failure(store, status, &full_attempts)) {
+            return status;
+        }
+    }
+    if (!complete) {
+        return HASHTRIE_EBUSY;
+    }
+    store->retry_ns = 0;
+    note_completed(store, &checkpoint);
+    trim(store);
+    ask_for_filter(store);
+    return HASHTRIE_OK;
+}
+
+/* ---- The thread ---- */
+
+static uint64_t next_due_ns(const struct hashtrie_store *store)
+{
+    return store->retry_ns != 0 ? store->retry_ns
+                                : store->last_start_ns + store->interval_ms * CLOCK_NS_PER_MS;
+}
+
+/* Until a checkpoint is due, asked for, or the last one. */
+static void wait_for_work(struct hashtrie_store *store)
+{
+    struct control *control = &store->control;
+    CHECK(pthread_mutex_lock(&control->lock) == 0);
+    uint64_t due_ns = next_due_ns(store);
+    bool waiting = true;
+    while (waiting && !control->stopping && control->asked == control->started &&
+           (!control->due || store->retry_ns != 0)) {
+        waiting = control_wait_until(control, due_ns);
+    }
+    control->due = false;
+    control->started = control->asked;
+    CHECK(pthread_mutex_unlock(&control->lock) == 0);
+}
+
+/* Tells who waits. True: it was the last one. */
+static bool publish(struct hashtrie_store *store, enum hashtrie_status status)
+{
+    struct control *control = &store->control;
+    CHECK(pthread_mutex_lock(&control->lock) == 0);
+    control->ended = control->started;
+    control->last_status = status;
+    if (status == HASHTRIE_OK) {
+        control->completed = control->started;
+    }
+    CHECK(pthread_cond_broadcast(&control->done) == 0);
+    bool last = control->stopping &&
+                (status == HASHTRIE_OK || clock_monotonic_ns() >= control->stop_deadline_ns);
+    if (control->stopping && !last) {
+        uint64_t until_ns = clock_monotonic_ns() + RETRY_CLOSING_MS * CLOCK_NS_PER_MS;
+        while (control_wait_until(control, until_ns)) { /* Nobody has to be waited for but time. */
+        }
+    }
+    CHECK(pthread_mutex_unlock(&control->lock) == 0);
+    return last;
+}
+
+static enum hashtrie_status mark_clean(struct hashtrie_store *store)
+{
+    struct write write;
+    write_lock(store);
+    enum hashtrie_status status = write_begin(store, &write);
+    if (status == HASHTRIE_OK) {
+        status = env_meta_put(&store->env, write.txn, META_CLEAN, 1);
+    }
+    status = write_end(store, &write, status);
+    write_unlock(store);
+    return status;
+}
+
+void *writer_main(void *user)
+{
+    struct hashtrie_store *store = user;
+    bool last = false;
+    enum hashtrie_status status = HASHTRIE_OK;
+    while (!last) {
+        wait_for_work(store);
+        bool stopping = false;
+        CHECK(pthread_mutex_lock(&store->control.lock) == 0);
+        stopping = store->control.stopping;
+        CHECK(pthread_mutex_unlock(&store->control.lock) == 0);
+        status = run_checkpoint(store);
+        last = publish(store, status) && stopping;
+    }
+    store->final_status = status == HASHTRIE_OK ? mark_clean(store) : status;
+    return NULL;
+}
