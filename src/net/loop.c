@@ -61,7 +61,9 @@ void net_loop_free(struct net_loop *loop)
     loop->on_turn = NULL;
     uv_close((uv_handle_t *)&loop->prepare, NULL);
     uv_close((uv_handle_t *)&loop->idle, NULL);
-    (void)uv_run(&loop->uv, UV_RUN_DEFAULT); /* Lets the close callbacks come. */
+    while (uv_run(&loop->uv, UV_RUN_DEFAULT) != 0) {
+        /* Lets the close callbacks come; once more if a stop was still asked for. */
+    }
     CHECK(loop->streams_open == 0);
     CHECK(uv_loop_close(&loop->uv) == 0);
     mem_free(loop->mem, loop, sizeof *loop);

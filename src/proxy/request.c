@@ -223,7 +223,9 @@ static enum step step_routing(struct request *request)
             answer_error(request, 502, "No engine could be reached (%s).",
                          net_status_text(request->failure));
         } else {
-            answer_error(request, 503, "Model is temporarily unavailable. Please try again later.");
+            answer_error(request, 503,
+                         "Model '%s' is temporarily unavailable. Please try again later.",
+                         route_model_name(request->worker->router->fleet, request->model));
         }
         break;
     }

@@ -25,10 +25,10 @@
 #include "route/route.h"
 
 enum {
-    ROUTER_BACKLOG = 4096,      /* The kernel cuts it to net.core.somaxconn. */
-    ROUTER_TRIES_MAX = 101,     /* --max-instance-failover-reroute-attempts goes to 100. */
-    ROUTER_QPS_WINDOW_S = 60,   /* As the Python router's --request-stats-window. */
-    ROUTER_POOL_IDLE_MAX = 256, /* Idle connections kept per endpoint and loop. */
+    ROUTER_BACKLOG = 4096,       /* The kernel cuts it to net.core.somaxconn. */
+    ROUTER_TRIES_MAX = 101,      /* --max-instance-failover-reroute-attempts goes to 100. */
+    ROUTER_QPS_WINDOW_S = 60,    /* As the Python router's --request-stats-window. */
+    ROUTER_POOL_IDLE_MAX = 1024, /* Idle connections kept per endpoint and loop. */
 };
 
 #define ROUTER_SWEEP_NS (1000 * UINT64_C(1000000)) /* Timeouts below are checked so often. */
