@@ -23,6 +23,8 @@ enum {
     DBI_FREE = 0, /* LMDB's own two databases. */
     DBI_MAIN = 1,
     ASIDE_ATTEMPTS = 100, /* Names tried, one per second. */
+    DELETING_BYTES =
+        4 << 20, /* Of map above a file that is larger than its cap: deleting needs pages. */
 };
 
 /* Of file systems without the locks and the coherent maps that LMDB needs; not all are in
@@ -177,6 +179,7 @@ enum hashtrie_status env_move_aside(const char *directory, char *name)
 {
     char from[ENV_PATH_BYTES_MAX];
     char lock[ENV_PATH_BYTES_MAX];
+    REQUIRE(name != NULL);
     if (!path_join(from, directory, "data.mdb") || !path_join(lock, directory, "lock.mdb")) {
         return HASHTRIE_EINVAL;
     }
@@ -408,7 +411,10 @@ enum hashtrie_status env_open(struct env *env, const char *directory, uint64_t m
                               uint64_t chunk_size)
 {
     uint64_t file_bytes = env_file_bytes(directory);
-    enum hashtrie_status status = create(env, map_bytes > file_bytes ? map_bytes : file_bytes);
+    if (file_bytes > map_bytes) {
+        map_bytes = file_bytes + DELETING_BYTES;
+    }
+    enum hashtrie_status status = create(env, map_bytes);
     if (status == HASHTRIE_OK) {
         status = env_status(mdb_env_open(env->mdb, directory, MDB_NOTLS, FILE_MODE));
     }

@@ -47,9 +47,9 @@ uint64_t env_file_bytes(const char *directory);
 
 /*
  * Opens data.mdb for writing, making it if missing, checks that it is a store of this format, chunk
- * size and seed, and marks it as open (not clean). The map is map_bytes, or the file's size if that
- * is more. ECORRUPT, EVERSION: the contents are at fault; move it aside. The environment of any
- * failure is closed.
+ * size and seed, and marks it as open (not clean). The map is map_bytes, or if the file is larger
+ * its size and what deleting takes. ECORRUPT, EVERSION: the contents are at fault; move it aside.
+ * The environment of any failure is closed.
  */
 enum hashtrie_status env_open(struct env *env, const char *directory, uint64_t map_bytes,
                               uint64_t chunk_size);

@@ -405,6 +405,9 @@ static void trim(struct hashtrie_store *store)
                     store->used_pages > store->limit_pages;
          i++) {
         status = commit_deletes(store, 0, 0);
+        if (status == HASHTRIE_EFULL) {
+            status = make_room(store);
+        }
     }
 }
 
