@@ -294,9 +294,12 @@ static void answer_generation(struct connection *connection, bool is_chat)
     }
 }
 
+/* Without regard to a query, which engines ignore. */
 static bool is_path(const struct buf *target, const char *path)
 {
-    return target->size == strlen(path) && memcmp(target->data, path, target->size) == 0;
+    const char *query = target->size > 0 ? memchr(target->data, '?', target->size) : NULL;
+    size_t size = query != NULL ? (size_t)(query - target->data) : target->size;
+    return size == strlen(path) && memcmp(target->data, path, size) == 0;
 }
 
 void answer_request(struct connection *connection)

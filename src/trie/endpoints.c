@@ -7,7 +7,11 @@
 
 #include "trie/internal.h"
 
-enum { ENDPOINT_CAPACITY_FIRST = 8 };
+enum {
+    ENDPOINT_CAPACITY_FIRST = 8,
+    FENCE_SPAN_KIB =
+        1 << 30, /* 1 TiB: a fence follows at this distance, so that modulo 2^32 none overtakes. */
+};
 
 struct endpoint *endpoint_at(struct hashtrie *trie, hashtrie_endpoint endpoint)
 {
@@ -157,6 +161,15 @@ static void raise_fence(struct endpoint *endpoint)
     endpoint->fence = endpoint_odometer_kib(endpoint);
 }
 
+void endpoint_charge(struct endpoint *endpoint, uint64_t bytes)
+{
+    endpoint->odometer_bytes += bytes;
+    uint32_t now_kib = endpoint_odometer_kib(endpoint);
+    if (now_kib - endpoint->fence > FENCE_SPAN_KIB) {
+        endpoint->fence = now_kib - FENCE_SPAN_KIB;
+    }
+}
+
 enum hashtrie_status hashtrie_endpoint_add(struct hashtrie *trie, const char *name,
                                            const char *model, hashtrie_endpoint *out)
 {
@@ -285,7 +298,9 @@ enum hashtrie_status trie_endpoint_restore(struct hashtrie *trie,
     }
     struct endpoint *restored = &trie->endpoints[slot];
     restored->odometer_bytes = (uint64_t)endpoint->odometer_kib << 10;
-    restored->fence = endpoint->odometer_kib - INT32_MAX; /* All that is stored of it lies above. */
+    /* All that is stored of it lies above, and there is as much room again for what is still to
+     * come. */
+    restored->fence = endpoint->odometer_kib - FENCE_SPAN_KIB;
     if (trie->next_endpoint_id <= endpoint->id) {
         trie->next_endpoint_id = endpoint->id + 1;
     }

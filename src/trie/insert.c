@@ -115,7 +115,7 @@ enum hashtrie_status hashtrie_insert(struct hashtrie *trie, const struct hashtri
     trie->collision_count += walk.collision;
     bool complete = make_path(trie, key, &walk, endpoint);
     size_t held = held_length(trie, key, endpoint);
-    receiver->odometer_bytes += (uint64_t)(key->count - held) * trie->chunk_size;
+    endpoint_charge(receiver, (uint64_t)(key->count - held) * trie->chunk_size);
     complete = touch_path(trie, endpoint) && complete;
     evict_slice(trie);
     trie->pinned = NODE_NONE;

@@ -195,7 +195,9 @@ size_t dirty_node_bytes(const struct node *node);
 /* ---- endpoints.c ---- */
 
 struct endpoint *endpoint_at(struct hashtrie *trie,
-                             hashtrie_endpoint endpoint);          /* NULL: not in use. */
+                             hashtrie_endpoint endpoint); /* NULL: not in use. */
+/* Uncached bytes were sent to it. At most 1 TiB at a time. */
+void endpoint_charge(struct endpoint *endpoint, uint64_t bytes);
 int endpoint_slot_of_id(const struct hashtrie *trie, uint32_t id); /* -1: unknown. */
 void endpoints_fini(struct hashtrie *trie);
 

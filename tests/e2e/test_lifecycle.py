@@ -131,11 +131,11 @@ def test_not_ready_while_draining(world):
 
 # ---- Remembering ----
 
-def start_conversations(router, count, first=0):
+def start_conversations(router, count, first=0, size=3000):
     """Two turns each; returns (messages of the next turn, home) of each."""
     talks = []
     for number in range(count):
-        messages = conversation(first + number)
+        messages = conversation(first + number, size=size)
         answer = chat(router, messages)
         messages = next_turn(messages, answer)
         answer = chat(router, messages)
@@ -194,12 +194,15 @@ def test_a_clean_stop_saves_what_no_checkpoint_saw(world):
 
 
 def test_all_at_once_right_after_the_restart(world):
-    """Many first requests wait for the store at one time, siblings among them."""
+    """
+    Many first requests wait for the store at one time, siblings among them. Prompts are long: a
+    cached kilobyte is worth a third of a request in flight, and twenty of those come at once.
+    """
     engines = world.engines(3, "--prefill-tps", "1000000", "--decode-ms", "1", "--max-batch", "64",
                             "--kv-tokens", "1000000")
     store = world.store()
     router = world.router(engines, store=store)
-    talks = start_conversations(router, 20)
+    talks = start_conversations(router, 20, size=200000)
     router.terminate()
     # A disk that is slow for once must not fail this test: it is not about the deadline.
     again = world.router(engines, "--reload-timeout", "5s", store=store)
@@ -216,11 +219,11 @@ def test_what_memory_cannot_hold_is_found_in_the_store(world):
     wait_checkpoint(router)
     with Connection(router.address) as connection:
         for number in range(400):
-            big = conversation(50000 + number, size=60000)
+            big = conversation(50000 + number, size=200000)
             assert chat(router, big, connection=connection, max_tokens=1).status == 200
             metrics = scrape(router)
             assert metrics.total("hashtrie_memory_bytes") <= 1 << 20
-            if metrics.total("hashtrie_spilled_nodes_total") > 1500:
+            if metrics.total("hashtrie_spilled_nodes_total") > 300:
                 break
     assert metrics.total("hashtrie_evicted_nodes_total") > 100
     homes = [engine_of(chat(router, messages)) for messages, _ in talks]
@@ -396,7 +399,7 @@ def test_the_budget_holds_at_every_scrape(world):
     router = world.router([engine], "--max-memory", "1MiB")
     with Connection(router.address) as connection:
         for number in range(60):
-            body = conversation(90000 + number, size=100000)
+            body = conversation(90000 + number, size=800000)
             assert chat(router, body, connection=connection, max_tokens=1).status == 200
             assert scrape(router).total("hashtrie_memory_bytes") <= 1 << 20
     assert scrape(router).total("hashtrie_evicted_nodes_total") > 0

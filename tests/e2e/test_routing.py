@@ -225,7 +225,7 @@ def test_two_hundred_conversations_at_once_keep_their_homes(world):
     router = world.router(engines, "--threads", "2")
 
     def talk(number):
-        messages = conversation(5000 + number, size=4000)
+        messages = conversation(5000 + number, size=100000) # Worth 30 requests in flight.
         homes = []
         with Connection(router.address) as connection:
             for _ in range(5):

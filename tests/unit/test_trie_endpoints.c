@@ -2,7 +2,7 @@
 
 #include "support/keys.h"
 #include "support/test.h"
-#include "trie/trie.h"
+#include "trie/internal.h"
 
 enum { NOW_S = 1700000000 };
 
@@ -195,6 +195,79 @@ static void gone_holders_make_room(void **state)
     assert_int_equal(match(fixture, NOW_S).all_chunk_count, 0);
 }
 
+static void on_wake(void *user)
+{
+    (void)user;
+}
+
+/* Entries made before the restart and after it are both live, whatever the odometer stood at. */
+static void a_restored_endpoint_goes_on(void **state)
+{
+    struct fixture *fixture = *state;
+    const uint32_t odometers[] = {0, 1, 1000000, INT32_MAX, UINT32_MAX};
+    for (uint32_t i = 0; i < sizeof odometers / sizeof *odometers; i++) {
+        char name[] = "http://0";
+        name[7] = (char)('0' + i);
+        trie_attach(fixture->trie, on_wake, NULL, 0, 1);
+        struct trie_endpoint stored = {.id = 100 + i,
+                                       .odometer_kib = odometers[i],
+                                       .name = name,
+                                       .model = "m",
+                                       .generation = ""};
+        assert_int_equal(trie_endpoint_restore(fixture->trie, &stored), HASHTRIE_OK);
+        assert_int_equal(trie_endpoint_restore(fixture->trie, &stored), HASHTRIE_EEXIST);
+        fixture->key.namespace_hash = 1000 + i;
+        struct hashtrie_key key = test_key_view(&fixture->key);
+        uint32_t run[20];
+        for (size_t j = 0; j < key.count; j++) {
+            run[j] = (uint32_t)key.hashes[j];
+        }
+        struct trie_stored_holder old = {
+            .id = 100 + i, .last_used_s = NOW_S - 100, .odometer_kib = odometers[i] - 5};
+        struct trie_record record = {.prefix = key.namespace_hash,
+                                     .end = key.hashes[9],
+                                     .fp = run[0],
+                                     .length = 10,
+                                     .bucket = NOW_S / 10,
+                                     .run = run,
+                                     .holders = &old,
+                                     .holder_count = 1};
+        assert_int_equal(trie_graft(fixture->trie, &key, &record), HASHTRIE_OK);
+        struct hashtrie_match out = match(fixture, NOW_S);
+        assert_int_equal(out.holder_count, 1);
+        assert_int_equal(out.holders[0].chunk_count, 10);
+        insert(fixture, out.holders[0].endpoint, 20, NOW_S);
+        out = match(fixture, NOW_S);
+        assert_int_equal(out.holder_count, 1);
+        assert_int_equal(out.holders[0].chunk_count, 20);
+        trie_attach(fixture->trie, NULL, NULL, 0, 1);
+    }
+}
+
+/* Years of traffic: the odometer wraps around several times. New entries stay live, old ones come
+ * not back. */
+static void an_odometer_wraps(void **state)
+{
+    struct fixture *fixture = *state;
+    hashtrie_endpoint a = add(fixture, "http://a");
+    insert(fixture, a, 20, NOW_S);
+    for (int i = 1; i <= 64; i++) {
+        endpoint_charge(&fixture->trie->endpoints[a], UINT64_C(1) << 38); /* 256 GiB. */
+        struct hashtrie_match out = match(fixture, NOW_S);
+        if (i < 16) { /* After 4 TiB it would look new again: the budget has let go of it long
+                         before. */
+            assert_int_equal(out.holder_count, i <= 4 ? 1 : 0);
+        }
+        struct hashtrie_key other = {.namespace_hash = (uint64_t)i << 32 | (uint64_t)i};
+        uint64_t hash = (uint64_t)i;
+        other.hashes = &hash;
+        other.count = 1;
+        assert_int_equal(hashtrie_insert(fixture->trie, &other, a, NOW_S), HASHTRIE_OK);
+        hashtrie_match(fixture->trie, &other, NOW_S, &out);
+        assert_int_equal(out.holder_count, 1);
+    }
+}
+
 static void bad_arguments_are_told(void **state)
 {
     struct fixture *fixture = *state;
@@ -225,6 +298,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(entries_age_by_time, setup_ageing, teardown),
         CASE(too_many_holders_count_as_all),
         CASE(gone_holders_make_room),
+        CASE(a_restored_endpoint_goes_on),
+        CASE(an_odometer_wraps),
         CASE(bad_arguments_are_told),
     };
     return cmocka_run_group_tests_name("trie endpoints", tests, NULL, NULL);
