@@ -98,8 +98,8 @@ def test_an_answer_cut_before_its_body_moves_on(world):
 
     bad = world.upstream(head_only)
     router = world.router([bad, world.engine(name="good")])
-    answers = [chat(router, f"{number} " * 100) for number in range(8)]
-    assert [engine_of(answer) for answer in answers] == ["good"] * 8
+    answers = [chat(router, f"{number} " * 100) for number in range(30)]
+    assert [engine_of(answer) for answer in answers] == ["good"] * 30
     assert bad.connections > 0
     assert idle(router)
 
@@ -134,7 +134,7 @@ def test_an_engine_that_talks_nonsense_is_replaced(world, garbage):
 
     bad = world.upstream(handler)
     router = world.router([bad, world.engine(name="good")])
-    for number in range(6):
+    for number in range(30):  # Ties are broken at random: sooner or later the bad one is asked.
         assert engine_of(chat(router, f"{number} " * 100)) == "good"
     assert bad.connections > 0 and idle(router)
 

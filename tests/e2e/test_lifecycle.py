@@ -302,7 +302,7 @@ def test_dump_reads_the_store_of_a_running_router(world):
     for engine in engines:
         assert engine.url in output
     status, output = run("hashtrie-dump", "tree", "--depth", "3", store)
-    assert status == 0 and engines[0].url in output
+    assert status == 0 and any(engine.url in output for engine in engines)
     status, output = run("hashtrie-dump", "verify", store)
     assert status == 0, output
     assert chat(router, conversation(99)).status == 200
