@@ -256,7 +256,7 @@ static void an_odometer_wraps(void **state)
         if (i < 12) { /* Past 3 TiB it looks new: any budget has let go of it long before. */
             assert_int_equal(out.holder_count, i <= 4 ? 1 : 0);
         }
-        struct hashtrie_key other = {.namespace_hash = (uint64_t)i << 32 | (uint64_t)i};
+        struct hashtrie_key other = {.namespace_hash = 1000 + (uint64_t)i};
         uint64_t hash = (uint64_t)i;
         other.hashes = &hash;
         other.count = 1;
