@@ -21,7 +21,8 @@ static struct result feed(struct http_parser *parser, const char *text, size_t s
     size_t given = 0;
     while (result.last != HTTP_GOT_END && result.last != HTTP_BROKEN) {
         size_t left = given - result.used;
-        if (result.last == HTTP_NEED_MORE) { /* After any other event it may go on without more bytes. */
+        if (result.last ==
+            HTTP_NEED_MORE) { /* After any other event it may go on without more bytes. */
             if (given == size) {
                 break;
             }
