@@ -2,7 +2,6 @@
  * changed. */
 #include <inttypes.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -84,9 +83,9 @@ free_record:
 
 static uint64_t texts_hash(const struct trie_endpoint *endpoint)
 {
-    uint64_t hash = XXH3_64bits_withSeed(endpoint->name, strlen(endpoint->name), 0);
-    hash = XXH3_64bits_withSeed(endpoint->model, strlen(endpoint->model), hash);
-    return XXH3_64bits_withSeed(endpoint->generation, strlen(endpoint->generation), hash);
+    uint64_t hash = record_hash(endpoint->name, strlen(endpoint->name), 0);
+    hash = record_hash(endpoint->model, strlen(endpoint->model), hash);
+    return record_hash(endpoint->generation, strlen(endpoint->generation), hash);
 }
 
 static bool slots_reserve(struct hashtrie_store *store, size_t count)

@@ -7,6 +7,9 @@
 #include <assert.h>
 #include <msgpack/pack.h>
 #include <string.h>
+
+/* Inlined, as in chunk/: the library then needs no libxxhash at run time. */
+#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include "base/check.h"
@@ -90,19 +93,23 @@ bool record_decode_row(const void *bytes, size_t size, uint64_t *row)
     return true;
 }
 
+uint64_t record_hash(const void *bytes, size_t size, uint64_t seed)
+{
+    return XXH3_64bits_withSeed(bytes, size, seed);
+}
+
 /* ---- Checksums: in front, over all that follows ---- */
 
 static void seal(unsigned char *bytes, size_t size, uint64_t seed)
 {
-    put_le(bytes, XXH3_64bits_withSeed(bytes + CHECKSUM_SIZE, size - CHECKSUM_SIZE, seed),
-           CHECKSUM_SIZE);
+    put_le(bytes, record_hash(bytes + CHECKSUM_SIZE, size - CHECKSUM_SIZE, seed), CHECKSUM_SIZE);
 }
 
 static bool is_sealed(const unsigned char *bytes, size_t size, uint64_t seed)
 {
     return size > CHECKSUM_SIZE &&
            get_le(bytes, CHECKSUM_SIZE) ==
-               XXH3_64bits_withSeed(bytes + CHECKSUM_SIZE, size - CHECKSUM_SIZE, seed);
+               record_hash(bytes + CHECKSUM_SIZE, size - CHECKSUM_SIZE, seed);
 }
 
 /* ---- Runs ---- */
@@ -387,14 +394,13 @@ void record_encode_meta(unsigned char value[META_VALUE_SIZE], enum meta_field fi
                         uint64_t number)
 {
     put_le(value, number, 8);
-    put_le(value + 8, XXH3_64bits_withSeed(value, 8, (uint64_t)field), 8);
+    put_le(value + 8, record_hash(value, 8, (uint64_t)field), 8);
 }
 
 bool record_decode_meta(const void *bytes, size_t size, enum meta_field field, uint64_t *number)
 {
     const unsigned char *from = bytes;
-    if (size != META_VALUE_SIZE ||
-        get_le(from + 8, 8) != XXH3_64bits_withSeed(from, 8, (uint64_t)field)) {
+    if (size != META_VALUE_SIZE || get_le(from + 8, 8) != record_hash(from, 8, (uint64_t)field)) {
         return false;
     }
     *number = get_le(from, 8);

@@ -71,6 +71,9 @@ void record_age_key(unsigned char key[AGE_KEY_SIZE], uint32_t bucket, uint32_t d
 void record_encode_row(unsigned char value[ROW_VALUE_SIZE], uint64_t row);
 bool record_decode_row(const void *bytes, size_t size, uint64_t *row);
 
+/* XXH3. `bytes` may not be NULL. */
+uint64_t record_hash(const void *bytes, size_t size, uint64_t seed);
+
 /* ---- Values ---- */
 
 /* Returns the size; `to` has RUN_BYTES_MAX bytes. */
