@@ -33,6 +33,13 @@ bool bodies_may_read(struct bodies *bodies, const void *owner)
            atomic_compare_exchange_strong(&bodies->finisher, &nobody, owner);
 }
 
+bool bodies_give_back(struct bodies *bodies, uint64_t bytes)
+{
+    uint64_t before = atomic_fetch_sub(&bodies->bytes_used, bytes);
+    CHECK(before >= bytes);
+    return before - bytes < bodies->bytes_soft && atomic_exchange(&bodies->waiting, false);
+}
+
 bool bodies_free(struct bodies *bodies, const void *owner, uint64_t bytes)
 {
     uint64_t before = atomic_fetch_sub(&bodies->bytes_used, bytes);

@@ -3,7 +3,9 @@
  *
  * Past the soft limit a connection is not read any more, except for one at a time (the finisher),
  * which may go on: so the bodies held always come to an end, even if no answer frees memory. The
- * soft limit leaves room for that one.
+ * soft limit leaves room for that one. Whoever is to read on reserves what one read may bring, so
+ * that many connections that read at one time do not pass the limit together. Not covered: what
+ * comes in one read with a request's head.
  *
  * Threads: any; the counters are atomic.
  */
@@ -23,10 +25,12 @@ struct bodies {
 };
 
 void bodies_init(struct bodies *bodies, uint64_t bytes_max, uint64_t body_bytes_max);
-/* Bytes have come for `owner`'s body; may pass the limit by what one read brings. */
+/* Bytes of a body have come, or are reserved. */
 void bodies_add(struct bodies *bodies, uint64_t bytes);
 /* May `owner` read on? False: it has to wait until memory is freed. */
 bool bodies_may_read(struct bodies *bodies, const void *owner);
+/* Gives a part back, a reservation. True: wake those that wait. */
+bool bodies_give_back(struct bodies *bodies, uint64_t bytes);
 /* `owner` frees `bytes` and is the finisher no longer. True: wake those that wait. */
 bool bodies_free(struct bodies *bodies, const void *owner, uint64_t bytes);
 

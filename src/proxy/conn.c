@@ -6,6 +6,8 @@
  * stops request done -> parser again over pending    in a loop, not by recursion last answer  ->
  * FIN, wait for the client to read it and close (lingering), then close
  *
+ * While pipelined bytes beyond the bound wait unread, a client's end behind them cannot be seen.
+ *
  * A connection that is closed stays in memory until the end of the loop's turn, so callers up the
  * stack may still look at it.
  */
@@ -78,9 +80,11 @@ static void on_read(void *user, const char *bytes, size_t size)
     } else {
         keep_pending(conn, bytes, size);
     }
-    if (conn->stream != NULL && is_reading(conn) && conn->request.body_charged > 0 &&
-        !bodies_may_read(&conn->worker->router->bodies, &conn->request)) {
-        pause_for_memory(conn);
+    if (conn->stream != NULL && is_reading(conn) && conn->request.body_begun) {
+        request_reserve_body(&conn->request);
+        if (!bodies_may_read(&conn->worker->router->bodies, &conn->request)) {
+            pause_for_memory(conn);
+        }
     }
 }
 

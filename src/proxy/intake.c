@@ -14,6 +14,7 @@ void request_free_body(struct request *request)
         router_wake_all(router);
     }
     request->body_charged = 0;
+    request->body_reserved = 0;
 }
 
 static void make_id(struct request *request)
@@ -139,6 +140,26 @@ bool request_body_space(struct request *request, char **space, size_t *size)
     return true;
 }
 
+void request_reserve_body(struct request *request)
+{
+    if (request->body_reserved == 0) {
+        request->body_reserved = CONN_BODY_READ_BYTES;
+        request->body_charged += request->body_reserved;
+        bodies_add(&request->worker->router->bodies, request->body_reserved);
+    }
+}
+
+static void drop_reservation(struct request *request)
+{
+    struct router *router = request->worker->router;
+    uint64_t reserved = request->body_reserved;
+    request->body_reserved = 0;
+    request->body_charged -= reserved;
+    if (reserved > 0 && bodies_give_back(&router->bodies, reserved)) {
+        router_wake_all(router);
+    }
+}
+
 void request_on_body(struct request *request, struct span bytes)
 {
     REQUIRE(request->sm.now == REQUEST_READING);
@@ -167,6 +188,7 @@ void request_on_body_end(struct request *request)
     REQUIRE(request->sm.now == REQUEST_READING);
     request->routing_ns = net_now_ns();
     request->body_ended = true;
+    drop_reservation(request);
     if (!request->proxied) {
         serve_here(request, http_parser_head(request->conn->parser));
     } else if (request_read_prompt(request)) {

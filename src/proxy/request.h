@@ -60,9 +60,10 @@ struct request {
     struct span id;     /* In the head, or id_text. */
     struct span target; /* As it came, query included. */
     struct buf body;
-    uint64_t body_charged; /* To router->bodies. */
-    uint64_t begin_ns;     /* When its head was complete. */
-    uint64_t routing_ns;   /* When its body was. */
+    uint64_t body_charged;  /* To router->bodies, what is reserved included. */
+    uint64_t body_reserved; /* Of these, not yet come. */
+    uint64_t begin_ns;      /* When its head was complete. */
+    uint64_t routing_ns;    /* When its body was. */
 
     /* What it is about. */
     size_t model;     /* In the fleet. */
@@ -126,6 +127,8 @@ void request_fini(struct request *request); /* Finished, or never begun. */
 void request_on_head(struct request *request, const struct http_head *head);
 void request_on_body(struct request *request, struct span bytes);
 void request_on_body_end(struct request *request);
+/* More of the body is to be read: what that may bring is reserved in router->bodies. */
+void request_reserve_body(struct request *request);
 /* Where the next bytes of the body may be read to. False: nowhere, or not yet. */
 bool request_body_space(struct request *request, char **space, size_t *size);
 /* The client has left, or its connection ends now. Nothing is written any more. */

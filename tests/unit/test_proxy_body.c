@@ -60,6 +60,20 @@ static void the_next_finisher_follows_the_first(void **state)
     assert_false(bodies_may_read(&bodies, &c));
 }
 
+static void a_reservation_given_back_wakes_as_well(void **state)
+{
+    (void)state;
+    struct bodies bodies;
+    bodies_init(&bodies, 10 * MIB, 2 * MIB);
+    bodies_add(&bodies, 9 * MIB);
+    assert_true(bodies_may_read(&bodies, &a));
+    assert_false(bodies_may_read(&bodies, &b));
+    assert_false(bodies_give_back(&bodies, MIB));
+    assert_true(bodies_give_back(&bodies, 1));
+    assert_true(bodies_may_read(&bodies, &b));
+    assert_true(bodies_may_read(&bodies, &a));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -67,6 +81,7 @@ int main(void)
         cmocka_unit_test(one_goes_on_past_the_limit),
         cmocka_unit_test(those_that_wait_are_woken_once),
         cmocka_unit_test(the_next_finisher_follows_the_first),
+        cmocka_unit_test(a_reservation_given_back_wakes_as_well),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
