@@ -178,8 +178,9 @@ struct hashtrie_store {
     size_t rows_now;       /* After halving. */
     unsigned good_batches; /* Since the last one that did not fit. */
     unsigned failures_in_row;
-    unsigned damage_in_row; /* Of these, the contents were at fault. */
-    uint64_t last_start_ns; /* Of a checkpoint. */
+    unsigned damage_in_row;   /* Of these, the contents were at fault. */
+    unsigned hopeless_in_row; /* Attempts to delete that found no page. */
+    uint64_t last_start_ns;   /* Of a checkpoint. */
     uint64_t retry_ns;
     enum hashtrie_status final_status;
 

@@ -24,7 +24,8 @@ enum {
     DAMAGE_UNTIL_FRESH = 2,       /* Attempts in a row that found the contents at fault. */
     TRIM_TXNS_PER_CHECKPOINT = 4, /* Transactions of deletes alone, after a checkpoint. */
     TRIM_ROWS_PER_TXN = 512,
-    SKIP_MAX = 8, /* Victims passed over where deleting finds no page. */
+    HOPELESS_MAX = 60, /* Attempts, one a second, in which no row could be deleted: then FRESH. */
+    SKIP_MAX = 8,      /* Victims passed over where deleting finds no page. */
 };
 
 /* What a checkpoint is about. */
@@ -263,6 +264,8 @@ static enum hashtrie_status step(struct hashtrie_store *store, struct checkpoint
 static enum hashtrie_status make_room(struct hashtrie_store *store)
 {
     enum hashtrie_status status = HASHTRIE_EFULL;
+    int dead = 0;
+    (void)mdb_reader_check(store->env.mdb, &dead); /* Dead readers hold pages back. */
     for (size_t count = 64; count > 0; count /= 4) {
         status = commit_deletes(store, count, 0);
         if (status != HASHTRIE_EFULL && status != HASHTRIE_ENOSPC) {
@@ -335,11 +338,17 @@ static bool handle_no_space(struct hashtrie_store *store, enum hashtrie_status s
         store->limit_pages = limit < store->limit_pages ? limit : store->limit_pages;
         store->limit_lowered = true;
     }
-    if (make_room(store) == HASHTRIE_EFULL) {
-        start_fresh(store, HASHTRIE_EFULL);
-        return false;
+    if (make_room(store) != HASHTRIE_EFULL) {
+        store->hopeless_in_row = 0;
+        return true;
     }
-    return true;
+    /* Most likely another process's read transaction holds all free pages back, for a while. */
+    store->retry_ns = clock_monotonic_ns() + CLOCK_NS_PER_S;
+    if (++store->hopeless_in_row >= HOPELESS_MAX) {
+        store->hopeless_in_row = 0;
+        start_fresh(store, HASHTRIE_EFULL);
+    }
+    return false;
 }
 
 static void handle_error(struct hashtrie_store *store, enum hashtrie_status status)
