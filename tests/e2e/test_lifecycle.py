@@ -25,14 +25,11 @@ def run(*arguments, environment=None, cwd=None):
 
 
 def wait_checkpoint(router):
-    """All that was recorded before the call is in the store."""
+    """All that was recorded before the call is in the store: the time stamp is the latest
+    completed checkpoint's start."""
     start = time.time()
-    wait_until(lambda: scrape(router).total("hashtrie_last_checkpoint_timestamp_seconds") > start
-               + 0.05, 20, "a checkpoint")
-    # The first one after `start` may have begun before it: one more is surely complete.
-    again = scrape(router).total("hashtrie_checkpoint_seconds_count")
-    wait_until(lambda: scrape(router).total("hashtrie_checkpoint_seconds_count") > again
-               or scrape(router).total("hashtrie_last_checkpoint_timestamp_seconds") > start + 1, 20)
+    wait_until(lambda: scrape(router).total("hashtrie_last_checkpoint_timestamp_seconds") > start,
+               20, "a checkpoint")
 
 
 # ---- Stopping ----
@@ -172,13 +169,15 @@ def test_kill_9_under_load_and_every_conversation_goes_on_where_it_was(world):
     stop.set()
     for thread in threads:
         thread.join()
-    again = world.router(engines, store=store)
+    # Sanitized programs get more time for the store: this is about memory, not about speed.
+    again = world.router(engines, "--reload-timeout", "20ms" if SLOW == 1 else "5s", store=store)
     assert get(again, "/health").status == 200
     took = time.monotonic() - again.started_at
     assert took < 2 * SLOW, f"{took:.2f} s until /health"
     homes = [engine_of(chat(again, messages)) for messages, _ in talks]
     wrong = [number for number, (_, home) in enumerate(talks) if homes[number] != home]
-    assert not wrong, f"conversations {wrong} moved"
+    late = scrape(again).total("hashtrie_reload_timeouts_total")
+    assert not wrong, f"conversations {wrong} moved; {late:.0f} reloads came too late"
     assert scrape(again).total("hashtrie_reloaded_nodes_total") > 0
 
 
@@ -189,7 +188,7 @@ def test_a_clean_stop_saves_what_no_checkpoint_saw(world):
     router = world.router(engines, "--checkpoint-interval", "1h", store=store)
     talks = start_conversations(router, 10)
     assert router.terminate() == 0
-    again = world.router(engines, store=store)
+    again = world.router(engines, "--reload-timeout", "5s", store=store)
     assert [engine_of(chat(again, messages)) for messages, _ in talks] == [home for _, home in talks]
 
 
