@@ -165,6 +165,8 @@ def test_metrics_are_complete_and_parse(world):
     for number in range(5):
         assert chat(router, f"{number} " * 1000).status == 200
     assert chat(router, "0 " * 1000).status == 200
+    wait_until(lambda: scrape(router).total("hashtrie_last_checkpoint_timestamp_seconds") > 0, 20,
+               "a checkpoint")
     answer = get(router, "/metrics")
     assert answer.header("content-type").startswith("text/plain; version=0.0.4")
     metrics = scrape(router)

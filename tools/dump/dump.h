@@ -37,12 +37,10 @@ struct dump {
     bool progress_shown;
 };
 
-typedef enum dump_exit dump_run(struct dump *dump);
-
-dump_run dump_stats;
-dump_run dump_tree;
-dump_run dump_endpoints;
-dump_run dump_verify;
+enum dump_exit dump_stats(struct dump *dump);
+enum dump_exit dump_tree(struct dump *dump);
+enum dump_exit dump_endpoints(struct dump *dump);
+enum dump_exit dump_verify(struct dump *dump);
 
 /* ---- format.c ---- */
 

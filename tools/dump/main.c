@@ -22,7 +22,7 @@ enum option_bit { OPTION_JSON = 1, OPTION_DEPTH = 2, OPTION_LIMIT = 4 };
 
 struct command {
     const char *name;
-    dump_run *run;
+    enum dump_exit (*run)(struct dump *dump);
     unsigned options;     /* Bits of enum option_bit. */
     const char *argument; /* Its name, or NULL: takes none. */
     const char *help;
