@@ -8,8 +8,9 @@ from harness import SLOW
 class Exchange:
     """One request that arrived, and the connection to answer it on."""
 
-    def __init__(self, connection, number, head, body):
+    def __init__(self, connection, number, head, body, gone):
         self.socket = connection
+        self.gone = gone  # Event: the connection has ended.
         self.number = number  # Of the request on its connection, from 0.
         self.head = head
         self.body = body
@@ -49,16 +50,8 @@ class Exchange:
         self.send(b"0\r\n\r\n")
 
     def wait_gone(self, seconds=10.0):
-        """True once the other side has closed or reset the connection."""
-        self.socket.settimeout(seconds * SLOW)
-        try:
-            while self.socket.recv(65536):
-                pass
-        except ConnectionError:
-            return True
-        except socket.timeout:
-            return False
-        return True
+        """True once the other side has closed or reset the connection. Not from the handler."""
+        return self.gone.wait(seconds * SLOW)
 
     def close(self):
         self.socket.close()
@@ -95,6 +88,7 @@ class Upstream:
     def _serve(self, connection):
         pending = b""
         number = 0
+        gone = threading.Event()
         try:
             while True:
                 while b"\r\n\r\n" not in pending:
@@ -103,7 +97,7 @@ class Upstream:
                         return
                     pending += data
                 head, pending = pending.split(b"\r\n\r\n", 1)
-                exchange = Exchange(connection, number, head, b"")
+                exchange = Exchange(connection, number, head, b"", gone)
                 size = int(exchange.header("content-length", "0"))
                 while len(pending) < size:
                     data = connection.recv(262144)
@@ -122,6 +116,7 @@ class Upstream:
             self.failures.append(failure)
         finally:
             connection.close()
+            gone.set()
 
     def stop_listening(self):
         """From now on connections are refused; open ones stay."""
