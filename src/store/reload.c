@@ -17,7 +17,8 @@
 enum {
     WALK_ROWS_MAX = 64,          /* Read in one transaction. */
     GRAFTS_PER_HOLD = 16,        /* In one hold of the trie's lock. */
-    READS_MAX = 3,               /* Of one job, while batches keep being released. */
+    READS_MAX = 8,               /* Of one job, while batches keep being released. */
+    WALK_SHRINK = 4,             /* Each takes fewer rows, so that less can happen meanwhile. */
     WAITING_BYTES_MAX = 32 << 20 /* Copied keys and waiters of all jobs. */
 };
 
@@ -40,6 +41,7 @@ struct reload_job {
 /* Rows read, one after the other along the key. */
 struct reload_walk {
     uint64_t txn_id; /* The snapshot they are of. */
+    size_t count_max;
     size_t count;
     struct {
         struct trie_record record;
@@ -221,7 +223,7 @@ static enum hashtrie_status read_rows(struct hashtrie_store *store, MDB_txn *txn
                                       const struct reload_job *job, struct reload_walk *walk)
 {
     size_t depth = job->depth;
-    while (walk->count < WALK_ROWS_MAX && depth < job->key.count) {
+    while (walk->count < walk->count_max && depth < job->key.count) {
         enum hashtrie_status status = read_row(store, txn, &job->key, depth, walk);
         if (status == HASHTRIE_ECORRUPT) {
             counter_add(&store->counters.corrupt, 1);
@@ -312,7 +314,10 @@ static struct grafting graft(struct hashtrie_store *store, const struct reload_j
 static enum hashtrie_status run_job(struct reader_thread *reader, const struct reload_job *job)
 {
     struct hashtrie_store *store = reader->store;
+    size_t count_max = WALK_ROWS_MAX;
     for (int i = 0; i < READS_MAX; i++) {
+        reader->walk->count_max = count_max;
+        count_max = count_max > WALK_SHRINK ? count_max / WALK_SHRINK : 1;
         enum hashtrie_status status = read_job(reader, job);
         if (status != HASHTRIE_OK) {
             return status;
