@@ -18,7 +18,6 @@
 enum {
     RELOAD_THREADS = 2,
     CLOSE_TIMEOUT_MS = 30000, /* For the last checkpoint. */
-    EXIT_BY_SIGNAL = 128,     /* Plus its number, as shells have it. */
 };
 
 /* ---- Start ---- */
@@ -152,7 +151,9 @@ static void on_signal(void *user, int number)
     if (router->signal_count > 1) {
         log_warning(log, "Second signal: ending at once");
         log_flush(log);
-        _exit(EXIT_BY_SIGNAL + number);
+        (void)signal(number, SIG_DFL); /* Dies as if it had never been caught. */
+        (void)raise(number);
+        return;
     }
     log_info(log, "%s: draining, no new connections, requests may finish",
              number == SIGTERM ? "SIGTERM" : "SIGINT");
