@@ -10,15 +10,26 @@
 enum {
     SLOTS_PER_HOLD = 64,            /* Looked at in one hold of the trie's lock. */
     KEPT_UNSEEN_S = 30 * 24 * 3600, /* An engine not used for so long has another cache by now. */
+    RESTORED_BUDGET_PARTS = 8,      /* The trie may be filled to 1/8 by restored endpoints. */
     CHANGE_BYTES_MAX = 16 << 20,    /* Of one transaction; what is left goes with the next. */
 };
 
 /* ---- Restoring ---- */
 
+/* Endpoints that nobody uses any more must not fill the trie's budget. */
+static bool has_share_left(struct hashtrie_store *store)
+{
+    struct hashtrie_stats stats;
+    hashtrie_lock(store->trie);
+    hashtrie_get_stats(store->trie, &stats);
+    hashtrie_unlock(store->trie);
+    return stats.bytes_used < stats.bytes_budget / RESTORED_BUDGET_PARTS;
+}
+
 static void restore_one(struct hashtrie_store *store, const struct record_endpoint *record,
                         uint64_t now_s)
 {
-    if (record->seen_s + KEPT_UNSEEN_S < now_s) {
+    if (record->seen_s + KEPT_UNSEEN_S < now_s || !has_share_left(store)) {
         return;
     }
     struct trie_endpoint endpoint = {.id = record->id,

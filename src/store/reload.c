@@ -19,6 +19,7 @@ enum {
     GRAFTS_PER_HOLD = 16,        /* In one hold of the trie's lock. */
     READS_MAX = 8,               /* Of one job, while batches keep being released. */
     WALK_SHRINK = 4,             /* Each takes fewer rows, so that less can happen meanwhile. */
+    WALKS_MAX = 64,              /* Of one job: 4,096 rows, some 10 ms. */
     WAITING_BYTES_MAX = 32 << 20 /* Copied keys and waiters of all jobs. */
 };
 
@@ -41,6 +42,9 @@ struct reload_job {
 /* Rows read, one after the other along the key. */
 struct reload_walk {
     uint64_t txn_id; /* The snapshot they are of. */
+    size_t depth;    /* Of the first row. */
+    size_t end;      /* Where the next one would be. */
+    bool more;       /* It ended at count_max. */
     size_t count_max;
     size_t count;
     struct {
@@ -222,9 +226,9 @@ static enum hashtrie_status read_row(struct hashtrie_store *store, MDB_txn *txn,
 static enum hashtrie_status read_rows(struct hashtrie_store *store, MDB_txn *txn,
                                       const struct reload_job *job, struct reload_walk *walk)
 {
-    size_t depth = job->depth;
-    while (walk->count < walk->count_max && depth < job->key.count) {
-        enum hashtrie_status status = read_row(store, txn, &job->key, depth, walk);
+    walk->end = walk->depth;
+    while (walk->count < walk->count_max && walk->end < job->key.count) {
+        enum hashtrie_status status = read_row(store, txn, &job->key, walk->end, walk);
         if (status == HASHTRIE_ECORRUPT) {
             counter_add(&store->counters.corrupt, 1);
         }
@@ -233,10 +237,11 @@ static enum hashtrie_status read_rows(struct hashtrie_store *store, MDB_txn *txn
         }
         const struct trie_record *record = &walk->rows[walk->count - 1].record;
         if (common_length(record, &job->key) < record->length) {
-            break; /* The key leaves it inside. */
+            return HASHTRIE_OK; /* The key leaves it inside. */
         }
-        depth += record->length;
+        walk->end += record->length;
     }
+    walk->more = walk->end < job->key.count;
     return HASHTRIE_OK;
 }
 
@@ -245,6 +250,7 @@ static enum hashtrie_status take_snapshot(struct hashtrie_store *store,
                                           const struct reload_job *job, struct reload_walk *walk)
 {
     walk->count = 0;
+    walk->more = false;
     if (store->env.mdb == NULL) {
         return HASHTRIE_EBUSY;
     }
@@ -311,24 +317,39 @@ static struct grafting graft(struct hashtrie_store *store, const struct reload_j
     return grafting;
 }
 
+/* Walk after walk, each in a read transaction of its own, until the key or what is stored of it
+ * ends. */
 static enum hashtrie_status run_job(struct reader_thread *reader, const struct reload_job *job)
 {
     struct hashtrie_store *store = reader->store;
-    size_t count_max = WALK_ROWS_MAX;
-    for (int i = 0; i < READS_MAX; i++) {
-        reader->walk->count_max = count_max;
-        count_max = count_max > WALK_SHRINK ? count_max / WALK_SHRINK : 1;
+    struct reload_walk *walk = reader->walk;
+    walk->depth = job->depth;
+    walk->count_max = WALK_ROWS_MAX;
+    size_t walks = 0;
+    for (int stale = 0; walks < WALKS_MAX && stale < READS_MAX;) {
         enum hashtrie_status status = read_job(reader, job);
         if (status != HASHTRIE_OK) {
-            return status;
+            return walks > 0 ? HASHTRIE_OK : status;
         }
-        struct grafting grafting = graft(store, job, reader->walk);
-        if (!grafting.stale) {
-            return grafting.no_room && grafting.next == 0 ? HASHTRIE_EFULL : HASHTRIE_OK;
+        struct grafting grafting = graft(store, job, walk);
+        if (grafting.stale) {
+            counter_add(&store->counters.reloads_repeated, 1);
+            walk->count_max = walk->count_max > WALK_SHRINK ? walk->count_max / WALK_SHRINK : 1;
+            stale++;
+            continue;
         }
-        counter_add(&store->counters.reloads_repeated, 1);
+        walks++;
+        if (grafting.no_room) {
+            return walks == 1 && grafting.next == 0 ? HASHTRIE_EFULL : HASHTRIE_OK;
+        }
+        if (!walk->more) {
+            return HASHTRIE_OK;
+        }
+        walk->depth = walk->end;
+        walk->count_max = WALK_ROWS_MAX;
+        stale = 0;
     }
-    return HASHTRIE_EBUSY; /* Never grafted stale. */
+    return walks > 0 ? HASHTRIE_OK : HASHTRIE_EBUSY; /* Never grafted stale. */
 }
 
 /* ---- The thread ---- */

@@ -238,7 +238,10 @@ bool holders_load(struct hashtrie *trie, struct node *node, const struct trie_re
         struct holder holder = {.endpoint = (hashtrie_endpoint)slot,
                                 .age_minute = (uint16_t)(stored->last_used_s / SECONDS_PER_MINUTE),
                                 .odometer_kib = ahead ? newest_kib : stored->odometer_kib};
-        if (holder_is_live(trie, &holder) && !holders_join(trie, node, holder)) {
+        uint32_t age_minutes = clock_minute(trie) - stored->last_used_s / SECONDS_PER_MINUTE;
+        bool too_old = trie->max_age_minutes != 0 && age_minutes > trie->max_age_minutes &&
+                       age_minutes <= INT32_MAX; /* Else its clock was ahead of ours. */
+        if (!too_old && holder_is_live(trie, &holder) && !holders_join(trie, node, holder)) {
             *failed = true;
         }
     }

@@ -108,7 +108,7 @@ static void a_bad_value_is_refused_with_its_name_range_and_default(void **state)
         {"--service-discovery", "k8s", "one of static", "static"},
         {"--threads", "0", "a whole number from 1 to 256", "what CPU affinity"},
         {"--kv-capacity-tokens", "many", "or off", "off"},
-        {"--max-entry-age", "22d", "a duration from 1s to 21d, or off", "off"},
+        {"--max-entry-age", "22d", "a duration from 1m to 21d, or off", "off"},
         {"--host", "", "a text that is not empty", "0.0.0.0"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

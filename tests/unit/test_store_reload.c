@@ -315,11 +315,35 @@ static void reading_and_writing_go_together(void **state)
     test_store_expect_clean(test);
 }
 
+/* A conversation of many short turns is many rows: all of them come back for one request. */
+static void a_long_chain_comes_back_whole(void **state)
+{
+    struct test_store *test = *state;
+    enum { LINKS = 300 };
+    static struct test_key key;
+    key = test_store_key(7, 0, LINKS);
+    test_store_open(test);
+    hashtrie_endpoint a = test_store_endpoint(test, "http://a");
+    for (uint32_t i = 1; i <= LINKS; i++) {
+        key.count = i;
+        test_store_insert(test, &key, a);
+    }
+    test_store_close(test);
+    test_store_open(test);
+    assert_int_equal(test_store_match(test, &key).chunk_count, 0);
+    assert_int_equal(test_store_reload(test, &key, 0), HASHTRIE_OK);
+    struct hashtrie_match match = test_store_match(test, &key);
+    assert_int_equal(match.holder_count, 1);
+    assert_int_equal(match.holders[0].chunk_count, LINKS);
+    test_store_close(test);
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         CASE(says_no_where_nothing_is),
+        CASE(a_long_chain_comes_back_whole),
         CASE(the_filter_knows_what_was_written_since),
         CASE(one_job_answers_all_who_wait_for_the_same),
         CASE(the_table_is_bounded),
