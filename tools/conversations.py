@@ -7,6 +7,7 @@ STATE is a file: conversations in it are gone on with, and the new turns are add
 per turn; exits 1 if a turn went to another engine than the conversation's turns before.
 """
 import argparse
+import concurrent.futures
 import http.client
 import json
 import os
@@ -15,7 +16,7 @@ import urllib.parse
 
 TOPICS = ["bread", "rivers", "clocks", "bridges", "lanterns", "maps", "violins", "glaciers"]
 TIMEOUT_SECONDS = 60
-BACKGROUND_SENTENCES = 40
+BACKGROUND_SENTENCES = 80
 
 
 def opening(topic):
@@ -63,7 +64,7 @@ def save(path, talks):
 
 
 def take_turn(url, topic, talk):
-    """One turn of one conversation; False if it went elsewhere than before."""
+    """One turn of one conversation: the line to print, and whether it stayed at its engine."""
     talk["turn"] += 1
     talk["messages"].append({"role": "user",
                              "content": f"Question {talk['turn']}: tell me more about {topic}."})
@@ -72,11 +73,24 @@ def take_turn(url, topic, talk):
     stayed = talk["engine"] in (None, engine)
     share = 100 * cached_tokens // prompt_tokens
     remark = "" if talk["engine"] is None else "  same engine" if stayed else "  MOVED"
-    print(f"   {topic:<10} turn {talk['turn']:>2}  ->  {engine:<9} "
-          f"{cached_tokens:>5} of {prompt_tokens:>5} prompt tokens cached ({share:>2} %){remark}",
-          flush=True)
     talk["engine"] = engine
-    return stayed
+    return (f"   {topic:<10} turn {talk['turn']:>2}  ->  {engine:<9} "
+            f"{cached_tokens:>5} of {prompt_tokens:>5} prompt tokens cached ({share:>2} %){remark}",
+            stayed)
+
+
+def hold_round(url, talks):
+    """The next turn of each; how many moved. Openings come all at once, so that load spreads them;
+    later turns one by one, as people type."""
+    opening_round = all(talk["turn"] == 0 for talk in talks.values())
+    moved = 0
+    with concurrent.futures.ThreadPoolExecutor(len(talks) if opening_round else 1) as pool:
+        turns = [pool.submit(take_turn, url, topic, talk) for topic, talk in talks.items()]
+        for turn in turns:
+            line, stayed = turn.result()
+            print(line, flush=True)
+            moved += not stayed
+    return moved
 
 
 def main():
@@ -92,8 +106,7 @@ def main():
         talks.setdefault(topic, {"messages": opening(topic), "turn": 0, "engine": None})
     moved = 0
     for _ in range(options.turns):
-        for topic, talk in talks.items():
-            moved += not take_turn(url, topic, talk)
+        moved += hold_round(url, talks)
     save(options.state, talks)
     if moved:
         print(f"   {moved} turns went to another engine than the turn before")

