@@ -34,6 +34,9 @@ bool http_is_hop_by_hop(const struct http_head *head, struct span name)
             return true;
         }
     }
+    if (span_is_nocase(name, "content-length")) {
+        return false; /* It frames the message: nobody may have it dropped by naming it. */
+    }
     for (size_t i = 0; i < head->header_count; i++) {
         if (!span_is_nocase(head->headers[i].name, "connection")) {
             continue;

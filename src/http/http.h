@@ -95,7 +95,9 @@ enum http_event http_parse_eof(struct http_parser *parser);
 const struct http_head *
 http_parser_head(const struct http_parser *parser);                    /* After HTTP_GOT_HEAD. */
 struct http_error http_parser_error(const struct http_parser *parser); /* After HTTP_BROKEN. */
-/* Nothing of a message has come since the last reset. */
+/* Its head is not complete yet. */
+bool http_parser_in_head(const struct http_parser *parser);
+/* Nothing of a message has come since the last reset, but for empty lines. */
 bool http_parser_idle(const struct http_parser *parser);
 
 /* First header of that name (lower case), trimmed; data is NULL if there is none. */

@@ -224,9 +224,18 @@ struct http_error http_parser_error(const struct http_parser *parser)
     return parser->error;
 }
 
+bool http_parser_in_head(const struct http_parser *parser)
+{
+    return !parser->head_done;
+}
+
 bool http_parser_idle(const struct http_parser *parser)
 {
-    return !parser->head_done && parser->raw.size == 0;
+    size_t i = 0;
+    while (i < parser->raw.size && (parser->raw.data[i] == '\r' || parser->raw.data[i] == '\n')) {
+        i++;
+    }
+    return !parser->head_done && i == parser->raw.size;
 }
 
 /* ---- The head, once complete ---- */

@@ -151,6 +151,9 @@ enum net_keep { NET_COPY, NET_BORROW };
 enum net_status net_stream_write(struct net_stream *stream, const struct span *parts,
                                  size_t part_count, enum net_keep keep);
 size_t net_stream_queued(const struct net_stream *stream); /* Bytes not yet taken by the socket. */
+/* The same and what the socket has taken but the peer has not: falls as the peer reads. One system
+ * call. */
+size_t net_stream_unread(const struct net_stream *stream);
 /* Sends FIN after what is queued. The other direction stays open. */
 enum net_status net_stream_shutdown(struct net_stream *stream);
 /* At once; what is queued is dropped, and borrowed pieces are free when it returns. */

@@ -3,9 +3,11 @@
  * waits in one request of its own, with a copy of the bytes or a reference to them.
  */
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "base/check.h"
@@ -308,6 +310,16 @@ bool net_stream_is_stale(const struct net_stream *stream)
     char byte = 0;
     ssize_t size = recv(descriptor, &byte, sizeof byte, MSG_PEEK | MSG_DONTWAIT);
     return size >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
+}
+
+size_t net_stream_unread(const struct net_stream *stream)
+{
+    int descriptor = -1;
+    int unsent = 0;
+    if (!stream_descriptor(stream, &descriptor) || ioctl(descriptor, SIOCOUTQ, &unsent) != 0) {
+        unsent = 0;
+    }
+    return net_stream_queued(stream) + (size_t)(unsent > 0 ? unsent : 0);
 }
 
 bool net_stream_peer_is_gone(const struct net_stream *stream)

@@ -33,6 +33,11 @@ bool bodies_may_read(struct bodies *bodies, const void *owner)
            atomic_compare_exchange_strong(&bodies->finisher, &nobody, owner);
 }
 
+bool bodies_is_awaited(struct bodies *bodies, const void *owner)
+{
+    return atomic_load(&bodies->finisher) == owner && atomic_load(&bodies->waiting);
+}
+
 bool bodies_give_back(struct bodies *bodies, uint64_t bytes)
 {
     uint64_t before = atomic_fetch_sub(&bodies->bytes_used, bytes);

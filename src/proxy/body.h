@@ -31,6 +31,8 @@ void bodies_add(struct bodies *bodies, uint64_t bytes);
 bool bodies_may_read(struct bodies *bodies, const void *owner);
 /* Gives a part back, a reservation. True: wake those that wait. */
 bool bodies_give_back(struct bodies *bodies, uint64_t bytes);
+/* `owner` alone is read, past the soft limit, and others wait for that to end. */
+bool bodies_is_awaited(struct bodies *bodies, const void *owner);
 /* `owner` frees `bytes` and is the finisher no longer. True: wake those that wait. */
 bool bodies_free(struct bodies *bodies, const void *owner, uint64_t bytes);
 

@@ -14,6 +14,7 @@
 #include "proxy/conn.h"
 
 #include "base/check.h"
+#include "base/clock.h"
 
 static void conn_parse(struct conn *conn, const char *bytes, size_t size);
 
@@ -342,34 +343,83 @@ void conn_free(struct conn *conn)
     mem_free(&conn->worker->mem, conn, sizeof *conn);
 }
 
+/* A client that reads slowly is not stuck: the socket tells, long before it can be written to
+ * again. */
+static void note_progress(struct conn *conn, uint64_t now_ns)
+{
+    size_t unread = net_stream_unread(conn->stream);
+    if (unread < conn->unread) {
+        conn->active_ns = now_ns;
+    }
+    conn->unread = unread;
+}
+
+/* The answer that is queued will not be read: it must not look whole. */
+static void give_up(struct conn *conn)
+{
+    log_warning(&conn->worker->log, "A client has read nothing of its answer for %llu s: cut off",
+                (unsigned long long)(ROUTER_STUCK_NS / CLOCK_NS_PER_S));
+    conn_cut(conn);
+}
+
+/* How long a connection may be quiet that waits for a request, or for more of one. */
+static uint64_t quiet_limit_ns(const struct conn *conn)
+{
+    const struct router *router = conn->worker->router;
+    if (http_parser_in_head(conn->parser) &&
+        atomic_load_explicit(&router->draining, memory_order_relaxed)) {
+        return ROUTER_LINGER_NS;
+    }
+    return conn_is_idle(conn) ? ROUTER_CLIENT_IDLE_NS : ROUTER_CLIENT_READ_NS;
+}
+
+/* Others wait for the memory that this request's body holds up: a body has to come within a time
+ * then. */
+static bool holds_up_others(const struct conn *conn, uint64_t now_ns)
+{
+    return conn->request.body_begun && now_ns > conn->request.begin_ns + ROUTER_FINISH_NS &&
+           bodies_is_awaited(&conn->worker->router->bodies, &conn->request);
+}
+
+static void sweep_reading(struct conn *conn, uint64_t now_ns, uint64_t quiet_ns)
+{
+    if (conn->paused) {
+        if (net_stream_peer_is_gone(conn->stream)) {
+            conn_close(conn);
+        }
+    } else if (net_stream_queued(conn->stream) > 0) {
+        if (quiet_ns > ROUTER_STUCK_NS) {
+            give_up(conn);
+        }
+    } else if (quiet_ns > quiet_limit_ns(conn) || holds_up_others(conn, now_ns)) {
+        conn_close(conn);
+    }
+}
+
 void conn_sweep(struct conn *conn, uint64_t now_ns)
 {
     if (conn->stream == NULL || conn->active_ns > now_ns) {
         return;
     }
-    uint64_t quiet_ns = now_ns - conn->active_ns;
     bool queued = net_stream_queued(conn->stream) > 0;
+    if (queued) {
+        note_progress(conn, now_ns);
+    }
+    uint64_t quiet_ns = now_ns - conn->active_ns;
     if (conn->lingering) {
-        if (quiet_ns > (queued ? ROUTER_STUCK_NS : ROUTER_LINGER_NS)) {
+        if (queued && quiet_ns > ROUTER_STUCK_NS) {
+            give_up(conn);
+        } else if (!queued && quiet_ns > ROUTER_LINGER_NS) {
             conn_close(conn);
         }
         return;
     }
-    if (!is_reading(conn)) {
-        /* Reading has stopped: its end would not be seen otherwise. */
-        if (conn->pending.size >= CONN_PIPELINE_BYTES_MAX &&
-            net_stream_peer_is_gone(conn->stream)) {
-            conn_abort(conn);
-        }
+    if (is_reading(conn)) {
+        sweep_reading(conn, now_ns, quiet_ns);
         return;
     }
-    if (conn->paused) {
-        if (net_stream_peer_is_gone(conn->stream)) {
-            conn_close(conn);
-        }
-        return;
-    }
-    if (quiet_ns > (conn_is_idle(conn) ? ROUTER_CLIENT_IDLE_NS : ROUTER_CLIENT_READ_NS)) {
-        conn_close(conn);
+    /* Reading has stopped: its end would not be seen otherwise. */
+    if (conn->pending.size >= CONN_PIPELINE_BYTES_MAX && net_stream_peer_is_gone(conn->stream)) {
+        conn_abort(conn);
     }
 }

@@ -23,6 +23,7 @@ struct conn {
     struct buf pending; /* Bytes of later requests. */
     struct request request;
     uint64_t active_ns; /* When bytes last moved. */
+    size_t unread;      /* Of answers, by the client, at the last sweep. */
     bool parsing;       /* conn_parse() runs: whoever ends a request leaves the rest to it. */
     bool paused;        /* Not read, because too many bodies are in memory. */
     bool last;          /* No request is taken after this one. */

@@ -99,6 +99,17 @@ static void serve_here(struct request *request, const struct http_head *head)
     }
 }
 
+/* A client chooses its id: in the log it must stay one short word. */
+static void make_log_id(struct request *request)
+{
+    size_t size = request->id.size < REQUEST_LOG_ID_BYTES ? request->id.size : REQUEST_LOG_ID_BYTES;
+    for (size_t i = 0; i < size; i++) {
+        char byte = request->id.data[i];
+        request->log_id[i] = (char)(byte > ' ' && byte < 0x7f ? byte : '_');
+    }
+    request->log_id[size] = '\0';
+}
+
 void request_on_head(struct request *request, const struct http_head *head)
 {
     REQUIRE(request->sm.now == REQUEST_READING);
@@ -110,6 +121,7 @@ void request_on_head(struct request *request, const struct http_head *head)
     if (request->id.size == 0) {
         make_id(request);
     }
+    make_log_id(request);
     request->proxied = is_proxied(path_of(head->target)) && span_is(head->method, "POST");
     if (request->proxied) {
         begin_body(request, head);

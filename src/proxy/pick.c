@@ -348,9 +348,8 @@ static void log_choice(struct request *request, uint64_t unix_ns)
 {
     double seconds = (double)(net_now_ns() - request->begin_ns) / (double)CLOCK_NS_PER_S;
     log_info(&request->worker->log,
-             "Routing request %.*s with session id None to %s at %llu.%06llu, process time = %.4f",
-             (int)request->id.size, request->id.data,
-             request->worker->router->backends[request->choice.endpoint].url,
+             "Routing request %s with session id None to %s at %llu.%06llu, process time = %.4f",
+             request->log_id, request->worker->router->backends[request->choice.endpoint].url,
              (unsigned long long)(unix_ns / CLOCK_NS_PER_S),
              (unsigned long long)(unix_ns % CLOCK_NS_PER_S / CLOCK_NS_PER_US), seconds);
 }
@@ -371,8 +370,8 @@ static void after_choice(struct request *request, uint64_t unix_ns, uint64_t pre
         double seconds = (double)(net_now_ns() - request->routing_ns) / (double)CLOCK_NS_PER_S;
         metrics_histogram_observe(&worker->stats.route_seconds, seconds);
     } else {
-        log_info(&worker->log, "Request %.*s: trying %s instead", (int)request->id.size,
-                 request->id.data, worker->router->backends[request->choice.endpoint].url);
+        log_info(&worker->log, "Request %s: trying %s instead", request->log_id,
+                 worker->router->backends[request->choice.endpoint].url);
     }
 }
 

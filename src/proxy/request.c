@@ -246,6 +246,12 @@ static enum step step_reloading(struct request *request)
     return STEP_NEXT;
 }
 
+/* The router's own want, for which no engine is to blame. */
+static bool is_ours(enum net_status status)
+{
+    return status == NET_NO_FILES || status == NET_NO_MEMORY;
+}
+
 /* This try has failed: the same engine on a fresh connection, another engine, or the end. */
 static void next_try(struct request *request)
 {
@@ -261,6 +267,13 @@ static void next_try(struct request *request)
         begin_connecting(request, true);
         return;
     }
+    if (is_ours(request->failure)) {
+        log_warning(&worker->log, "Request %s: no connection can be made: %s", request->log_id,
+                    net_status_text(request->failure));
+        answer_error(request, 503, "The router is overloaded (%s). Please try again later.",
+                     net_status_text(request->failure));
+        return;
+    }
     size_t endpoint = request->choice.endpoint;
     struct stats_series *series = stats_series(&worker->stats, request->pair);
     if (series != NULL) {
@@ -268,9 +281,8 @@ static void next_try(struct request *request)
     }
     request_load_ended(request);
     request->excluded[request->excluded_count++] = (uint32_t)endpoint;
-    log_warning(&worker->log, "Request %.*s: %s failed: %s", (int)request->id.size,
-                request->id.data, worker->router->backends[endpoint].url,
-                net_status_text(request->failure));
+    log_warning(&worker->log, "Request %s: %s failed: %s", request->log_id,
+                worker->router->backends[endpoint].url, net_status_text(request->failure));
     if (request->excluded_count > config->failover_attempts_max) {
         answer_error(request, 502, "The engine could not be reached (%s).",
                      net_status_text(request->failure));
@@ -405,9 +417,8 @@ static void count_end(struct request *request)
     metrics_histogram_observe(request->complete ? &series->success : &series->error, seconds);
     if (request->failed && request->answering) {
         stats_add(&series->errors[stats_error_of(request->failure, false)], 1);
-        log_warning(&request->worker->log,
-                    "Request %.*s: %s failed in the middle of its answer: %s",
-                    (int)request->id.size, request->id.data,
+        log_warning(&request->worker->log, "Request %s: %s failed in the middle of its answer: %s",
+                    request->log_id,
                     request->worker->router->backends[request->choice.endpoint].url,
                     net_status_text(request->failure));
     }

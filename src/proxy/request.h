@@ -37,7 +37,12 @@ enum request_framing {
     REQUEST_NO_BODY,
 };
 
-enum { REQUEST_ID_BYTES = 36, REQUEST_RELOADS_MAX = 2, REQUEST_RESENDS_MAX = 4 };
+enum {
+    REQUEST_ID_BYTES = 36,
+    REQUEST_LOG_ID_BYTES = 128,
+    REQUEST_RELOADS_MAX = 2,
+    REQUEST_RESENDS_MAX = 4
+};
 
 struct conn;
 struct upstream;
@@ -96,6 +101,7 @@ struct request {
     enum net_status failure;
     enum request_framing framing;
     char id_text[REQUEST_ID_BYTES];
+    char log_id[REQUEST_LOG_ID_BYTES + 1]; /* As logged: shortened, no blanks or odd bytes. */
 
     bool proxied;    /* For an engine. */
     bool to_head;    /* HEAD: the answer has no body. */

@@ -35,6 +35,7 @@ enum {
 #define ROUTER_CLIENT_IDLE_NS \
     (120 * UINT64_C(1000000000)) /* A client's connection between requests. */
 #define ROUTER_CLIENT_READ_NS (60 * UINT64_C(1000000000)) /* A request that stops coming in. */
+#define ROUTER_FINISH_NS      (30 * UINT64_C(1000000000)) /* A body that others have to wait for. */
 #define ROUTER_LINGER_NS \
     (2 * UINT64_C(1000000000)) /* After the last answer, for the client to read it. */
 #define ROUTER_STUCK_NS \

@@ -13,8 +13,8 @@
 #include "store/internal.h"
 
 enum {
-    SCAN_ROWS_PER_TXN = 4096,
-    WARM_ROWS_PER_TXN = 256,
+    SCAN_ROWS_PER_TXN = 512, /* A read transaction holds all free pages back: short ones. */
+    WARM_ROWS_PER_TXN = 32,  /* Each may have to be read from the disk. */
     WARM_BYTES_PER_S = 128 << 20,
     WARM_ROW_BYTES = 200, /* Of a row, besides its run. */
     HOUSEKEEPING_S = 60,

@@ -6,8 +6,8 @@
 #include "base/check.h"
 
 enum {
-    NODES_PER_SLICE = 256,
-    PREFIXES_PER_SLICE = 1024,
+    NODES_PER_SLICE = 128,
+    PREFIXES_PER_SLICE = 128,
     ENDPOINTS_PER_SLICE = 32,
 };
 

@@ -16,7 +16,7 @@ enum {
     EVENT_BYTES_MAX = 1024,
     LIMIT_PERCENT = 80, /* Of the cap's pages: deleting and committing need pages too. */
     RESERVED_BATCHES = 4,
-    PAGES_PER_ROW = 2,        /* That a batch dirties, at most, when rows are large. */
+    PAGES_PER_ROW = 4, /* That a batch dirties: edge, run or state, age, and for what it deletes. */
     ID_AFTER_DAMAGE = 1 << 20 /* Next endpoint id where the stored one is unreadable. */
 };
 

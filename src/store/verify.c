@@ -19,7 +19,7 @@
 #include "store/reader.h"
 
 enum {
-    ROWS_PER_SLICE = 512,
+    ROWS_PER_SLICE = 128,
     FINDINGS_BYTES_MAX = 1 << 20, /* Of one slice; what does not fit is counted, not told. */
     FINDING_BYTES_MAX = 256,
 };

@@ -18,6 +18,7 @@
 enum {
     BATCHES_PER_CHECKPOINT_MAX = 1 << 20, /* Then it goes on as the next one. */
     FULL_ATTEMPTS_MAX = 12,               /* In one checkpoint, before it waits. */
+    FULL_PAUSE_MS = 20,                   /* Between those that could not even delete. */
     GOOD_BATCHES_TO_DOUBLE = 8,
     RETRY_S_MAX = 60,
     RETRY_CLOSING_MS = 100,       /* Between attempts while the store closes. */
@@ -326,7 +327,7 @@ static enum hashtrie_status open_again(struct hashtrie_store *store, bool *fresh
     return status;
 }
 
-/* True: there may be room now. */
+/* True: rows could be deleted. */
 static bool handle_no_space(struct hashtrie_store *store, enum hashtrie_status status)
 {
     (void)store_set_state(store, HASHTRIE_STORE_FULL);
@@ -338,17 +339,30 @@ static bool handle_no_space(struct hashtrie_store *store, enum hashtrie_status s
         store->limit_pages = limit < store->limit_pages ? limit : store->limit_pages;
         store->limit_lowered = true;
     }
-    if (make_room(store) != HASHTRIE_EFULL) {
-        store->hopeless_in_row = 0;
-        return true;
+    bool room = make_room(store) != HASHTRIE_EFULL;
+    store->hopeless_in_row = room ? 0 : store->hopeless_in_row;
+    return room;
+}
+
+/* Most likely somebody's read transaction holds the free pages back: it is over soon. */
+static void pause_full(struct hashtrie_store *store)
+{
+    struct control *control = &store->control;
+    uint64_t until_ns = clock_monotonic_ns() + FULL_PAUSE_MS * CLOCK_NS_PER_MS;
+    CHECK(pthread_mutex_lock(&control->lock) == 0);
+    while (control_wait_until(control, until_ns)) { /* Only time helps. */
     }
-    /* Most likely another process's read transaction holds all free pages back, for a while. */
+    CHECK(pthread_mutex_unlock(&control->lock) == 0);
+}
+
+/* No attempt of this checkpoint has helped. */
+static void give_up_full(struct hashtrie_store *store, bool room)
+{
     store->retry_ns = clock_monotonic_ns() + CLOCK_NS_PER_S;
-    if (++store->hopeless_in_row >= HOPELESS_MAX) {
+    if (!room && ++store->hopeless_in_row >= HOPELESS_MAX) {
         store->hopeless_in_row = 0;
         start_fresh(store, HASHTRIE_EFULL);
     }
-    return false;
 }
 
 static void handle_error(struct hashtrie_store *store, enum hashtrie_status status)
@@ -382,17 +396,19 @@ static bool handle_failure(struct hashtrie_store *store, enum hashtrie_status st
                     hashtrie_strerror(status));
     }
     counter_add(&store->counters.failures, 1);
-    bool no_space = status == HASHTRIE_EFULL || status == HASHTRIE_ENOSPC;
-    if (no_space && *full_attempts < FULL_ATTEMPTS_MAX) {
-        (*full_attempts)++;
-        return handle_no_space(store, status);
-    }
-    if (no_space) {
-        store->retry_ns = clock_monotonic_ns() + CLOCK_NS_PER_S;
+    if (status != HASHTRIE_EFULL && status != HASHTRIE_ENOSPC) {
+        handle_error(store, status);
         return false;
     }
-    handle_error(store, status);
-    return false;
+    bool room = handle_no_space(store, status);
+    if (++*full_attempts > FULL_ATTEMPTS_MAX) {
+        give_up_full(store, room);
+        return false;
+    }
+    if (!room) {
+        pause_full(store);
+    }
+    return true;
 }
 
 /* ---- A checkpoint ---- */

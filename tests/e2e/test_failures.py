@@ -1,4 +1,6 @@
 """What goes wrong on either side, and who must not notice."""
+import os
+import resource
 import socket
 import threading
 
@@ -339,3 +341,39 @@ def test_upstream_helper_is_honest():
     finally:
         upstream.close()
     assert SLOW >= 1
+
+
+def test_an_engine_cannot_have_its_framing_dropped(world):
+    def answer(exchange):
+        exchange.answer(b"ok", headers=[("Connection", "content-length")])
+
+    router = world.router([world.upstream(answer)])
+    with Connection(router.address) as connection:
+        for _ in range(2):
+            reply = chat(router, "x", connection=connection)
+            assert reply.status == 200 and reply.body == b"ok"
+            assert reply.header("content-length") == "2"
+
+
+def test_no_descriptors_left_is_not_the_engines_fault(world):
+    engine = world.engine()
+    router = world.router([engine], "--threads", "1")
+    assert chat(router, "x").status == 200
+    used = len(os.listdir(f"/proc/{router.pid}/fd"))
+    resource.prlimit(router.pid, resource.RLIMIT_NOFILE, (used + 4, used + 4))
+    clients = []
+    try:
+        for _ in range(12):
+            clients.append(Connection(router.address))
+        statuses = set()
+        for client in clients[:3]:
+            try:
+                statuses.add(chat(router, "x", connection=client).status)
+            except OSError:
+                pass # Not accepted.
+        assert statuses <= {200, 503}
+    finally:
+        for client in clients:
+            client.close()
+    assert scrape(router).total("vllm:request_errors_total") == 0
+    assert chat(router, "x").status == 200

@@ -140,6 +140,18 @@ def start_conversations(router, count, first=0, size=3000):
     return talks
 
 
+def test_sigterm_does_not_wait_for_half_a_head(world):
+    router = world.router([world.engine()])
+    with Connection(router.address) as half, Connection(router.address) as empty_line:
+        half.send(b"POST /v1/chat/completions HTT")
+        assert get(router, "/health").status == 200
+        chat(router, "x", connection=empty_line)
+        empty_line.send(b"\r\n")
+        begun = time.time()
+        assert router.terminate() == 0
+        assert time.time() - begun < 15 * SLOW # The drain timeout is 30 s.
+
+
 @pytest.mark.smoke
 def test_kill_9_under_load_and_every_conversation_goes_on_where_it_was(world):
     engines = world.engines(3, "--prefill-tps", "1000000", "--decode-ms", "1", "--kv-tokens",

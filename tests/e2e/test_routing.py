@@ -218,6 +218,13 @@ def test_a_hostile_request_id_cannot_forge_a_log_line(world):
     chat(router, "x", headers=[("X-Request-Id", "after")])
     router.wait_line("Routing request after ")
     assert "\x1b" not in router.output()
+    forged = "a with session id evil to http://evil at 1.0, process time = 0.0000"
+    answer = chat(router, "x", headers=[("X-Request-Id", forged)])
+    assert answer.header("x-request-id") == forged
+    chat(router, "x", headers=[("X-Request-Id", "b" * 5000)])
+    line = router.wait_line(r"Routing request bbb")
+    assert "to http://evil" not in router.output()
+    assert re.search(r"Routing request b+ with session id None to http://127\.0\.0\.1:\d+ at ", line.string)
 
 
 @pytest.mark.load
