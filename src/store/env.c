@@ -148,14 +148,20 @@ static uint64_t allocated_bytes(const char *directory)
     return (uint64_t)file.st_blocks * BLOCK_BYTES;
 }
 
-uint64_t env_space(const char *directory)
+uint64_t env_free_bytes(const char *directory)
 {
     struct statvfs where;
     if (statvfs(directory, &where) != 0) {
         return UINT64_MAX; /* Unknown; the device will tell. */
     }
-    uint64_t free_bytes = (uint64_t)where.f_bavail * where.f_frsize;
-    return (free_bytes + allocated_bytes(directory)) / 10 * 9;
+    return (uint64_t)where.f_bavail * where.f_frsize;
+}
+
+uint64_t env_space(const char *directory)
+{
+    uint64_t free_bytes = env_free_bytes(directory);
+    return free_bytes == UINT64_MAX ? free_bytes
+                                    : (free_bytes + allocated_bytes(directory)) / 10 * 9;
 }
 
 static void remove_older_aside(const char *directory, const char *keep)

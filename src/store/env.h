@@ -39,6 +39,7 @@ enum hashtrie_status env_status(int code);
  */
 enum hashtrie_status env_directory_open(const char *directory, int *fd);
 
+uint64_t env_free_bytes(const char *directory); /* Of the device; UINT64_MAX: unknown. */
 /* 90 % of the bytes that data.mdb could take: what it has and what is free. */
 uint64_t env_space(const char *directory);
 

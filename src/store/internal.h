@@ -59,6 +59,7 @@ struct control {
 struct counters {
     atomic_uint_fast64_t checkpoints;
     atomic_uint_fast64_t failures;
+    atomic_uint_fast64_t repeated;
     atomic_uint_fast64_t last_checkpoint_ms;
     atomic_uint_fast64_t timed[HASHTRIE_STORE_CHECKPOINT_BOUNDS + 1];
     atomic_uint_fast64_t timed_ns_sum;
@@ -177,6 +178,7 @@ struct hashtrie_store {
     size_t rows_max;       /* Of a batch, at best. */
     size_t rows_now;       /* After halving. */
     unsigned good_batches; /* Since the last one that did not fit. */
+    bool failing;          /* The last checkpoint failed, and that was told. */
     unsigned failures_in_row;
     unsigned damage_in_row;   /* Of these, the contents were at fault. */
     unsigned hopeless_in_row; /* Attempts to delete that found no page. */
@@ -205,7 +207,7 @@ void store_timing_begin(atomic_uint_fast64_t *start_ns);
 void store_timing_end(struct hashtrie_store *store, atomic_uint_fast64_t *start_ns);
 /* Map, limits and sizes of batches, from the options and the space there is. */
 void store_set_cap(struct hashtrie_store *store);
-uint64_t store_limit_pages(const struct hashtrie_store *store, uint64_t bytes);
+uint64_t store_limit_pages(const struct hashtrie_store *store, uint64_t bytes, size_t rows);
 /*
  * Opens the environment, moving aside what is none of ours (*fresh), and takes figures from it. The
  * caller keeps transactions away.

@@ -138,10 +138,10 @@ static uint64_t clamp(uint64_t value, uint64_t low, uint64_t high)
     return value > high ? high : value;
 }
 
-uint64_t store_limit_pages(const struct hashtrie_store *store, uint64_t bytes)
+uint64_t store_limit_pages(const struct hashtrie_store *store, uint64_t bytes, size_t rows)
 {
     uint64_t pages = bytes / store->env.page_bytes;
-    uint64_t reserve = (uint64_t)RESERVED_BATCHES * PAGES_PER_ROW * store->rows_max;
+    uint64_t reserve = (uint64_t)RESERVED_BATCHES * PAGES_PER_ROW * rows;
     uint64_t share = pages * LIMIT_PERCENT / 100;
     return pages > reserve && pages - reserve < share ? pages - reserve : share;
 }
@@ -258,7 +258,7 @@ enum hashtrie_status store_env_open(struct hashtrie_store *store, bool *fresh)
         env_close(&store->env);
         return status;
     }
-    store->limit_pages = store_limit_pages(store, store->cap_bytes);
+    store->limit_pages = store_limit_pages(store, store->cap_bytes, store->rows_max);
     return HASHTRIE_OK;
 }
 
@@ -565,6 +565,7 @@ static void get_checkpoint_stats(const struct counters *counters, struct hashtri
 {
     out->checkpoint_count = counter_get(&counters->checkpoints);
     out->checkpoint_failure_count = counter_get(&counters->failures);
+    out->repeated_batch_count = counter_get(&counters->repeated);
     out->last_checkpoint_unix_s = (double)counter_get(&counters->last_checkpoint_ms) / 1000.0;
     uint64_t sum = 0;
     for (int i = 0; i < HASHTRIE_STORE_CHECKPOINT_BOUNDS; i++) {

@@ -26,7 +26,8 @@ enum {
     TRIM_TXNS_PER_CHECKPOINT = 4, /* Transactions of deletes alone, after a checkpoint. */
     TRIM_ROWS_PER_TXN = 512,
     HOPELESS_MAX = 60, /* Attempts, one a second, in which no row could be deleted: then FRESH. */
-    SKIP_MAX = 8,      /* Victims passed over where deleting finds no page. */
+    DEVICE_FULL_BYTES = 1 << 20, /* With less than that free, a device counts as full. */
+    SKIP_MAX = 8,                /* Victims passed over where deleting finds no page. */
 };
 
 /* What a checkpoint is about. */
@@ -225,13 +226,19 @@ static void batch_went_well(struct hashtrie_store *store)
         size_t rows = store->rows_now * 2;
         store->rows_now = rows < store->rows_max ? rows : store->rows_max;
         store->good_batches = 0;
-        if (store->rows_now == store->rows_max && store->limit_lowered) {
-            store->limit_lowered = false;
-            uint64_t space = env_space(store->directory);
-            store->limit_pages =
-                store_limit_pages(store, space < store->cap_bytes ? space : store->cap_bytes);
-        }
     }
+}
+
+/* After a full device: as space comes back, the limit rises to the cap's again. */
+static void review_limit(struct hashtrie_store *store)
+{
+    if (!store->limit_lowered) {
+        return;
+    }
+    uint64_t space = env_space(store->directory);
+    uint64_t bytes = space < store->cap_bytes ? space : store->cap_bytes;
+    store->limit_pages = store_limit_pages(store, bytes, store->rows_now);
+    store->limit_lowered = bytes < store->cap_bytes || store->rows_now < store->rows_max;
 }
 
 /* *complete: all of the checkpoint is in the store. */
@@ -335,7 +342,8 @@ static bool handle_no_space(struct hashtrie_store *store, enum hashtrie_status s
     size_t half = store->rows_now / 2;
     store->rows_now = half > BATCH_ROWS_FLOOR ? half : BATCH_ROWS_FLOOR;
     if (status == HASHTRIE_ENOSPC) { /* Go on within the pages that the file has. */
-        uint64_t limit = store_limit_pages(store, counter_get(&store->counters.bytes));
+        uint64_t limit =
+            store_limit_pages(store, counter_get(&store->counters.bytes), store->rows_now);
         store->limit_pages = limit < store->limit_pages ? limit : store->limit_pages;
         store->limit_lowered = true;
     }
@@ -387,19 +395,24 @@ static void handle_error(struct hashtrie_store *store, enum hashtrie_status stat
     }
 }
 
+/* LMDB tells a write that came short, the usual sign of a full device, as an input/output error. */
+static bool device_is_full(const struct hashtrie_store *store)
+{
+    return env_free_bytes(store->directory) < DEVICE_FULL_BYTES;
+}
+
 /* True: worth another attempt at once. */
 static bool handle_failure(struct hashtrie_store *store, enum hashtrie_status status,
                            unsigned *full_attempts)
 {
-    if (atomic_load_explicit(&store->state, memory_order_relaxed) == HASHTRIE_STORE_OK) {
-        store_event(store, HASHTRIE_EVENT_ERROR, "a checkpoint failed: %s",
-                    hashtrie_strerror(status));
+    if (status == HASHTRIE_EIO && device_is_full(store)) {
+        status = HASHTRIE_ENOSPC;
     }
-    counter_add(&store->counters.failures, 1);
     if (status != HASHTRIE_EFULL && status != HASHTRIE_ENOSPC) {
         handle_error(store, status);
         return false;
     }
+    counter_add(&store->counters.repeated, 1);
     bool room = handle_no_space(store, status);
     if (++*full_attempts > FULL_ATTEMPTS_MAX) {
         give_up_full(store, room);
@@ -442,7 +455,9 @@ static void note_completed(struct hashtrie_store *store, const struct checkpoint
     struct counters *counters = &store->counters;
     counter_add(&counters->checkpoints, 1);
     counter_set(&counters->last_checkpoint_ms, checkpoint->covered_ms);
-    if (store_set_state(store, HASHTRIE_STORE_OK) != HASHTRIE_STORE_OK) {
+    (void)store_set_state(store, HASHTRIE_STORE_OK);
+    if (store->failing) {
+        store->failing = false;
         store_event(store, HASHTRIE_EVENT_INFO, "checkpoints succeed again");
     }
     if (!checkpoint->wrote) {
@@ -479,6 +494,16 @@ static void ask_for_filter(struct hashtrie_store *store)
     CHECK(pthread_mutex_unlock(&control->lock) == 0);
 }
 
+static void note_failed(struct hashtrie_store *store, enum hashtrie_status status)
+{
+    counter_add(&store->counters.failures, 1);
+    if (!store->failing) {
+        store->failing = true;
+        store_event(store, HASHTRIE_EVENT_ERROR, "a checkpoint failed, it will be tried again: %s",
+                    hashtrie_strerror(status));
+    }
+}
+
 static enum hashtrie_status run_checkpoint(struct hashtrie_store *store)
 {
     struct checkpoint checkpoint = {.covered_ms = clock_unix_ns() / CLOCK_NS_PER_MS,
@@ -495,6 +520,7 @@ static enum hashtrie_status run_checkpoint(struct hashtrie_store *store)
         }
         enum hashtrie_status status = step(store, &checkpoint, &complete);
         if (status != HASHTRIE_OK && !handle_failure(store, status, &full_attempts)) {
+            note_failed(store, status);
             return status;
         }
     }
@@ -503,6 +529,7 @@ static enum hashtrie_status run_checkpoint(struct hashtrie_store *store)
     }
     store->retry_ns = 0;
     note_completed(store, &checkpoint);
+    review_limit(store);
     trim(store);
     ask_for_filter(store);
     return HASHTRIE_OK;
