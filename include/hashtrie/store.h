@@ -163,7 +163,8 @@ struct hashtrie_store_stats {
     uint64_t endpoint_count; /* Incarnations on record. */
 
     uint64_t checkpoint_count;         /* Completed since open, the rest too. */
-    uint64_t checkpoint_failure_count; /* Transactions that could not be committed. */
+    uint64_t checkpoint_failure_count; /* Given up; all that was dirty waits for the next. */
+    uint64_t repeated_batch_count;     /* Found no space for a transaction; repeated smaller. */
     double last_checkpoint_unix_s;     /* All recorded before it is on disk. Also moves when there
                                           was nothing to write. From the file until the first. */
     uint64_t
