@@ -17,6 +17,8 @@
 
 enum {
     RELOAD_THREADS = 2,
+    KIB_BITS = 10,
+    MIB_BITS = 20,
     CLOSE_TIMEOUT_MS = 30000, /* For the last checkpoint. */
 };
 
@@ -69,6 +71,28 @@ static void on_store_event(void *user, enum hashtrie_event_level level, const ch
     log_fini(&log);
 }
 
+/* What was found, and the cap in force: the option's, or 90 % of what the device has room for. */
+static void log_store(struct router *router)
+{
+    struct hashtrie_store_stats stats;
+    struct hashtrie_stats trie_stats;
+    hashtrie_store_get_stats(router->store, &stats);
+    hashtrie_lock(router->trie);
+    hashtrie_get_stats(router->trie, &trie_stats);
+    hashtrie_unlock(router->trie);
+    log_info(router->log,
+             "Store %s: %llu nodes and %llu endpoints in %llu KiB, at most %llu MiB%s; "
+             "memory for the index: at most %llu MiB",
+             router->config->store_path, (unsigned long long)stats.node_count,
+             (unsigned long long)trie_stats.endpoint_count,
+             (unsigned long long)(stats.bytes >> KIB_BITS),
+             (unsigned long long)(stats.max_bytes >> MIB_BITS),
+             stats.max_bytes < router->config->store_bytes_max
+                 ? " (less than asked for: 90 % of the free space)"
+                 : "",
+             (unsigned long long)(trie_stats.bytes_budget >> MIB_BITS));
+}
+
 static bool open_store(struct router *router)
 {
     const struct config *config = router->config;
@@ -88,6 +112,7 @@ static bool open_store(struct router *router)
                   hashtrie_strerror(status));
         return false;
     }
+    log_store(router);
     return true;
 }
 

@@ -1,6 +1,7 @@
 """Start, stop, kill -9, and what is remembered; the store seen by hashtrie-dump."""
 import json
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -242,6 +243,13 @@ def test_what_memory_cannot_hold_is_found_in_the_store(world):
     homes = [engine_of(chat(router, messages)) for messages, _ in talks]
     assert homes == [home for _, home in talks]
     assert scrape(router).total("hashtrie_reloaded_nodes_total") > 0
+
+
+def test_the_cap_in_force_is_logged(world):
+    router = world.router([world.engine()], "--store-max-size", "64MiB", store=world.store())
+    assert re.search(r"Store \S+: 0 nodes .* at most 64 MiB;", router.output())
+    router = world.router([world.engine()], "--store-max-size", "16TiB", store=world.store("other"))
+    assert re.search(r"at most \d+ MiB \(less than asked for: 90 % of the free space\)", router.output())
 
 
 def test_two_routers_do_not_share_a_store(world):
