@@ -230,7 +230,13 @@ static void a_late_answer_fits_or_is_dropped(void **state)
 
 /* ---- Readers and the writer at the same time ---- */
 
-enum { WORKERS = 3, CONVERSATIONS = 40, TURNS = 1000, ATTEMPTS = 5, TURNS_PER_CHECKPOINT = 100 };
+#ifdef HASHTRIE_DCHECK
+enum { MANY = 250 }; /* Sanitizers are slow. */
+#else
+enum { MANY = 1000 };
+#endif
+
+enum { WORKERS = 3, CONVERSATIONS = 40, TURNS = MANY, ATTEMPTS = 5, TURNS_PER_CHECKPOINT = 100 };
 
 struct worker {
     struct test_store *test;

