@@ -103,14 +103,13 @@ enum hashtrie_status env_directory_open(const char *directory, int *fd)
         return env_status(errno);
     }
     struct statfs where;
-    enum hashtrie_status status = HASHTRIE_OK;
-    if (fstatfs(opened, &where) != 0) {
-        status = env_status(errno);
-    } else if (is_network(&where)) {
-        status = HASHTRIE_ENETFS;
-    } else if (flock(opened, LOCK_EX | LOCK_NB) != 0) {
-        status = env_status(errno);
+    int code = fstatfs(opened, &where);
+    bool network = code == 0 && is_network(&where);
+    if (code == 0 && !network) {
+        code = flock(opened, LOCK_EX | LOCK_NB);
     }
+    enum hashtrie_status status = code == 0 ? HASHTRIE_OK : env_status(errno);
+    status = network ? HASHTRIE_ENETFS : status;
     if (status != HASHTRIE_OK) {
         (void)close(opened); /* Nothing was written through it. */
         return status;

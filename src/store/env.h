@@ -11,6 +11,7 @@
 #include <lmdb.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "hashtrie/status.h"
 
@@ -83,8 +84,10 @@ enum hashtrie_status env_used_pages(const struct env *env, MDB_txn *txn, uint64_
 
 static inline MDB_val env_val(const void *bytes, size_t size)
 {
+    MDB_val value = {.mv_size = size};
     /* LMDB takes what it only reads through a pointer to non-const. */
-    return (MDB_val){.mv_size = size, .mv_data = (void *)(uintptr_t)bytes};
+    memcpy(&value.mv_data, &bytes, sizeof bytes);
+    return value;
 }
 
 #endif

@@ -125,7 +125,7 @@ struct reader_thread {
     atomic_uint_fast64_t read_start_ns; /* 0: not reading. */
 };
 
-struct hashtrie_store {
+struct hashtrie_store {    // NOLINT(clang-analyzer-optin.performance.Padding): grouped by thread.
     struct hashtrie *trie; /* Borrowed. */
     struct mem mem;        /* Of what lives as long as the store. */
     char *directory;       /* Owned. */
@@ -302,6 +302,19 @@ enum hashtrie_status cap_enforce(struct write *write);
 enum hashtrie_status cap_delete(struct write *write, size_t count, size_t skip);
 bool cap_exceeded(struct write *write, enum hashtrie_status *status);
 
+/* ---- commit.c ---- */
+
+/*
+ * What is in store->batch and what changed of endpoints; on success *txn_id is set and every entry
+ * has its outcome. covered_ms: this completes a checkpoint begun then; 0: it does not.
+ */
+enum hashtrie_status commit_batch(struct hashtrie_store *store, uint64_t covered_ms,
+                                  uint64_t *txn_id);
+/* `count` of the oldest rows, the first `skip` passed over; count 0: as many as it takes to come
+ * below the limit, a bounded number. */
+enum hashtrie_status commit_deletes(struct hashtrie_store *store, size_t count, size_t skip);
+enum hashtrie_status commit_clean(struct hashtrie_store *store);
+
 /* ---- endpoints.c ---- */
 
 enum hashtrie_status endpoints_restore(struct hashtrie_store *store);
@@ -315,11 +328,11 @@ void endpoints_forget(struct hashtrie_store *store); /* Another file: write all 
 
 /* ---- writer.c, reload.c, background.c: the threads ---- */
 
-void *writer_main(void *store);
-void writer_wake(void *store); /* A trie_wake. */
-void *reload_main(void *reader);
+void *writer_main(void *user); /* `user`: the store. */
+void writer_wake(void *user);  /* A trie_wake. */
+void *reload_main(void *user); /* `user`: the struct reader_thread. */
 enum hashtrie_status reload_init(struct hashtrie_store *store);
 void reload_fini(struct hashtrie_store *store);
-void *background_main(void *store);
+void *background_main(void *user);
 
 #endif

@@ -35,8 +35,9 @@ struct reload_job {
     uint64_t prefix;
     uint32_t fp;
     size_t depth;
-    struct hashtrie_key key; /* Its hashes are owned. */
-    struct waiter *waiters;  /* Owned. */
+    struct hashtrie_key key;
+    uint64_t *hashes;       /* Those of the key; owned. */
+    struct waiter *waiters; /* Owned. */
 };
 
 /* Rows read, one after the other along the key. */
@@ -124,6 +125,7 @@ static struct reload_job *add_job(struct reloads *reloads, const struct hashtrie
         .prefix = depth == 0 ? key->namespace_hash : key->hashes[depth - 1],
         .fp = (uint32_t)key->hashes[depth],
         .depth = depth,
+        .hashes = hashes,
         .key = {.namespace_hash = key->namespace_hash, .hashes = hashes, .count = key->count}};
     list_push_back(&reloads->used, &job->link);
     list_push_back(&reloads->queue, &job->queue);
@@ -317,39 +319,47 @@ static struct grafting graft(struct hashtrie_store *store, const struct reload_j
     return grafting;
 }
 
+/* One walk's rows, read again while batches overtake it, ever fewer of them. EBUSY: never grafted
+ * stale. */
+static enum hashtrie_status run_walk(struct reader_thread *reader, const struct reload_job *job,
+                                     struct grafting *grafting)
+{
+    struct hashtrie_store *store = reader->store;
+    struct reload_walk *walk = reader->walk;
+    walk->count_max = WALK_ROWS_MAX;
+    for (int i = 0; i < READS_MAX; i++) {
+        enum hashtrie_status status = read_job(reader, job);
+        if (status != HASHTRIE_OK) {
+            return status;
+        }
+        *grafting = graft(store, job, walk);
+        if (!grafting->stale) {
+            return grafting->no_room && grafting->next == 0 ? HASHTRIE_EFULL : HASHTRIE_OK;
+        }
+        counter_add(&store->counters.reloads_repeated, 1);
+        walk->count_max = walk->count_max > WALK_SHRINK ? walk->count_max / WALK_SHRINK : 1;
+    }
+    return HASHTRIE_EBUSY;
+}
+
 /* Walk after walk, each in a read transaction of its own, until the key or what is stored of it
  * ends. */
 static enum hashtrie_status run_job(struct reader_thread *reader, const struct reload_job *job)
 {
-    struct hashtrie_store *store = reader->store;
     struct reload_walk *walk = reader->walk;
     walk->depth = job->depth;
-    walk->count_max = WALK_ROWS_MAX;
-    size_t walks = 0;
-    for (int stale = 0; walks < WALKS_MAX && stale < READS_MAX;) {
-        enum hashtrie_status status = read_job(reader, job);
+    for (int walks = 0; walks < WALKS_MAX; walks++) {
+        struct grafting grafting = {0};
+        enum hashtrie_status status = run_walk(reader, job, &grafting);
         if (status != HASHTRIE_OK) {
             return walks > 0 ? HASHTRIE_OK : status;
         }
-        struct grafting grafting = graft(store, job, walk);
-        if (grafting.stale) {
-            counter_add(&store->counters.reloads_repeated, 1);
-            walk->count_max = walk->count_max > WALK_SHRINK ? walk->count_max / WALK_SHRINK : 1;
-            stale++;
-            continue;
-        }
-        walks++;
-        if (grafting.no_room) {
-            return walks == 1 && grafting.next == 0 ? HASHTRIE_EFULL : HASHTRIE_OK;
-        }
-        if (!walk->more) {
-            return HASHTRIE_OK;
+        if (grafting.no_room || !walk->more) {
+            break;
         }
         walk->depth = walk->end;
-        walk->count_max = WALK_ROWS_MAX;
-        stale = 0;
     }
-    return walks > 0 ? HASHTRIE_OK : HASHTRIE_EBUSY; /* Never grafted stale. */
+    return HASHTRIE_OK;
 }
 
 /* ---- The thread ---- */
@@ -376,8 +386,7 @@ static struct waiter *end_job(struct reloads *reloads, struct reload_job *job)
 {
     CHECK(pthread_mutex_lock(&reloads->lock) == 0);
     struct waiter *waiters = job->waiters;
-    uint64_t *hashes = (uint64_t *)(uintptr_t)job->key.hashes; /* Owned here. */
-    mem_free(&reloads->mem, hashes, job->key.count * sizeof *hashes);
+    mem_free(&reloads->mem, job->hashes, job->key.count * sizeof *job->hashes);
     list_remove(&job->link);
     list_push_back(&reloads->free, &job->link);
     CHECK(pthread_mutex_unlock(&reloads->lock) == 0);

@@ -29,25 +29,6 @@ struct hashtrie_store_options hashtrie_store_options_default(const char *directo
                                            .chunk_size = HASHTRIE_CHUNK_SIZE_DEFAULT};
 }
 
-const char *hashtrie_store_state_name(enum hashtrie_store_state state)
-{
-    switch (state) {
-    case HASHTRIE_STORE_OK:
-        return "ok";
-    case HASHTRIE_STORE_SLOW:
-        return "slow";
-    case HASHTRIE_STORE_FULL:
-        return "full";
-    case HASHTRIE_STORE_FAILED:
-        return "failed";
-    case HASHTRIE_STORE_FRESH:
-        return "fresh";
-    case HASHTRIE_STORE_OFF:
-        return "off";
-    }
-    return "unknown";
-}
-
 /* ---- State and events ---- */
 
 void store_event(const struct hashtrie_store *store, enum hashtrie_event_level level,
@@ -547,69 +528,4 @@ enum hashtrie_status hashtrie_store_checkpoint(struct hashtrie_store *store, uin
     }
     CHECK(pthread_mutex_unlock(&control->lock) == 0);
     return status;
-}
-
-/* ---- Figures ---- */
-
-static void get_reload_stats(const struct counters *counters, struct hashtrie_store_stats *out)
-{
-    out->reload_count = counter_get(&counters->reloads);
-    out->reload_refused_count = counter_get(&counters->reloads_refused);
-    out->reload_found_count = counter_get(&counters->reloads_found);
-    out->reload_missed_count = counter_get(&counters->reloads_missed);
-    out->reload_repeated_count = counter_get(&counters->reloads_repeated);
-    out->corrupt_record_count = counter_get(&counters->corrupt);
-}
-
-static void get_checkpoint_stats(const struct counters *counters, struct hashtrie_store_stats *out)
-{
-    out->checkpoint_count = counter_get(&counters->checkpoints);
-    out->checkpoint_failure_count = counter_get(&counters->failures);
-    out->repeated_batch_count = counter_get(&counters->repeated);
-    out->last_checkpoint_unix_s = (double)counter_get(&counters->last_checkpoint_ms) / 1000.0;
-    uint64_t sum = 0;
-    for (int i = 0; i < HASHTRIE_STORE_CHECKPOINT_BOUNDS; i++) {
-        sum += counter_get(&counters->timed[i]);
-        out->checkpoint_le_count[i] = sum;
-    }
-    out->checkpoint_timed_count =
-        sum + counter_get(&counters->timed[HASHTRIE_STORE_CHECKPOINT_BOUNDS]);
-    out->checkpoint_seconds_sum =
-        (double)counter_get(&counters->timed_ns_sum) / (double)CLOCK_NS_PER_S;
-    out->written_node_count = counter_get(&counters->written);
-    out->deleted_node_count = counter_get(&counters->deleted);
-}
-
-void hashtrie_store_get_stats(struct hashtrie_store *store, struct hashtrie_store_stats *out)
-{
-    const struct counters *counters = &store->counters;
-    *out = (struct hashtrie_store_stats){
-        .state = store_state(store),
-        .bytes = counter_get(&counters->bytes),
-        .max_bytes = store->cap_bytes,
-        .node_count = counter_get(&counters->nodes),
-        .chunk_count = counter_get(&counters->chunks),
-        .endpoint_count = counter_get(&counters->endpoints),
-        .restore_seconds = store->restore_seconds,
-        .filter_ready = atomic_load_explicit(&store->filter_ready, memory_order_relaxed),
-        .filter_bytes = counter_get(&store->filter_bytes),
-    };
-    out->up = out->state == HASHTRIE_STORE_OK || out->state == HASHTRIE_STORE_SLOW ||
-              out->state == HASHTRIE_STORE_FRESH;
-    uint64_t total = counter_get(&counters->warm_total);
-    out->warmup_ratio = total == 0 ? 0 : (double)counter_get(&counters->warm_done) / (double)total;
-    get_checkpoint_stats(counters, out);
-    get_reload_stats(counters, out);
-}
-
-/* ---- The filter, as callers see it ---- */
-
-bool hashtrie_store_may_have(const struct hashtrie_store *store, const struct hashtrie_key *key,
-                             size_t depth)
-{
-    if (depth >= key->count) {
-        return false;
-    }
-    uint64_t prefix = depth == 0 ? key->namespace_hash : key->hashes[depth - 1];
-    return filter_may_have(&store->filter, prefix, (uint32_t)key->hashes[depth]);
 }

@@ -148,8 +148,8 @@ static void print_more(const struct tree *tree, uint64_t more, int level)
 }
 
 /* Recurses at most DUMP_LEVELS_MAX deep. */
-static enum hashtrie_status print_children(struct tree *tree, uint64_t prefix,
-                                           int level) // NOLINT(misc-no-recursion)
+// NOLINTNEXTLINE(misc-no-recursion)
+static enum hashtrie_status print_children(struct tree *tree, uint64_t prefix, int level)
 {
     struct dump *dump = tree->dump;
     size_t size = dump->limit * sizeof(struct hashtrie_reader_node);
