@@ -53,9 +53,9 @@ static void log_messages(struct log *log, const struct buf *messages)
     while (config_message_next(&text, &size, &line, &line_size)) {
         size_t skip = sizeof warning - 1;
         if (line_size >= skip && memcmp(line, warning, skip) == 0) {
-            log_warning(log, "%.*s", (int)(line_size - skip), line + skip);
+            log_write(log, LOG_WARNING, "%.*s", (int)(line_size - skip), line + skip);
         } else {
-            log_info(log, "%.*s", (int)line_size, line);
+            log_write(log, LOG_INFO, "%.*s", (int)line_size, line);
         }
     }
 }

@@ -25,9 +25,4 @@ void log_flush(struct log *log);
 __attribute__((format(printf, 3, 4))) void log_write(struct log *log, enum log_level level,
                                                      const char *format, ...);
 
-#define log_error(log, ...)   log_write(log, LOG_ERROR, __VA_ARGS__)
-#define log_warning(log, ...) log_write(log, LOG_WARNING, __VA_ARGS__)
-#define log_info(log, ...)    log_write(log, LOG_INFO, __VA_ARGS__)
-#define log_debug(log, ...)   log_write(log, LOG_DEBUG, __VA_ARGS__)
-
 #endif

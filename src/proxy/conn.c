@@ -357,8 +357,9 @@ static void note_progress(struct conn *conn, uint64_t now_ns)
 /* The answer that is queued will not be read: it must not look whole. */
 static void give_up(struct conn *conn)
 {
-    log_warning(&conn->worker->log, "A client has read nothing of its answer for %llu s: cut off",
-                (unsigned long long)(ROUTER_STUCK_NS / CLOCK_NS_PER_S));
+    log_write(&conn->worker->log, LOG_WARNING,
+              "A client has read nothing of its answer for %llu s: cut off",
+              (unsigned long long)(ROUTER_STUCK_NS / CLOCK_NS_PER_S));
     conn_cut(conn);
 }
 

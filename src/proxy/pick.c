@@ -347,11 +347,11 @@ static void count_choice(struct request *request)
 static void log_choice(struct request *request, uint64_t unix_ns)
 {
     double seconds = (double)(net_now_ns() - request->begin_ns) / (double)CLOCK_NS_PER_S;
-    log_info(&request->worker->log,
-             "Routing request %s with session id None to %s at %llu.%06llu, process time = %.4f",
-             request->log_id, request->worker->router->backends[request->choice.endpoint].url,
-             (unsigned long long)(unix_ns / CLOCK_NS_PER_S),
-             (unsigned long long)(unix_ns % CLOCK_NS_PER_S / CLOCK_NS_PER_US), seconds);
+    log_write(&request->worker->log, LOG_INFO,
+              "Routing request %s with session id None to %s at %llu.%06llu, process time = %.4f",
+              request->log_id, request->worker->router->backends[request->choice.endpoint].url,
+              (unsigned long long)(unix_ns / CLOCK_NS_PER_S),
+              (unsigned long long)(unix_ns % CLOCK_NS_PER_S / CLOCK_NS_PER_US), seconds);
 }
 
 static void after_choice(struct request *request, uint64_t unix_ns, uint64_t prefill_ns)
@@ -370,8 +370,8 @@ static void after_choice(struct request *request, uint64_t unix_ns, uint64_t pre
         double seconds = (double)(net_now_ns() - request->routing_ns) / (double)CLOCK_NS_PER_S;
         metrics_histogram_observe(&worker->stats.route_seconds, seconds);
     } else {
-        log_info(&worker->log, "Request %s: trying %s instead", request->log_id,
-                 worker->router->backends[request->choice.endpoint].url);
+        log_write(&worker->log, LOG_INFO, "Request %s: trying %s instead", request->log_id,
+                  worker->router->backends[request->choice.endpoint].url);
     }
 }
 

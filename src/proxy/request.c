@@ -268,8 +268,8 @@ static void next_try(struct request *request)
         return;
     }
     if (is_ours(request->failure)) {
-        log_warning(&worker->log, "Request %s: no connection can be made: %s", request->log_id,
-                    net_status_text(request->failure));
+        log_write(&worker->log, LOG_WARNING, "Request %s: no connection can be made: %s",
+                  request->log_id, net_status_text(request->failure));
         answer_error(request, 503, "The router is overloaded (%s). Please try again later.",
                      net_status_text(request->failure));
         return;
@@ -281,8 +281,8 @@ static void next_try(struct request *request)
     }
     request_load_ended(request);
     request->excluded[request->excluded_count++] = (uint32_t)endpoint;
-    log_warning(&worker->log, "Request %s: %s failed: %s", request->log_id,
-                worker->router->backends[endpoint].url, net_status_text(request->failure));
+    log_write(&worker->log, LOG_WARNING, "Request %s: %s failed: %s", request->log_id,
+              worker->router->backends[endpoint].url, net_status_text(request->failure));
     if (request->excluded_count > config->failover_attempts_max) {
         answer_error(request, 502, "The engine could not be reached (%s).",
                      net_status_text(request->failure));
@@ -417,10 +417,10 @@ static void count_end(struct request *request)
     metrics_histogram_observe(request->complete ? &series->success : &series->error, seconds);
     if (request->failed && request->answering) {
         stats_add(&series->errors[stats_error_of(request->failure, false)], 1);
-        log_warning(&request->worker->log, "Request %s: %s failed in the middle of its answer: %s",
-                    request->log_id,
-                    request->worker->router->backends[request->choice.endpoint].url,
-                    net_status_text(request->failure));
+        log_write(&request->worker->log, LOG_WARNING,
+                  "Request %s: %s failed in the middle of its answer: %s", request->log_id,
+                  request->worker->router->backends[request->choice.endpoint].url,
+                  net_status_text(request->failure));
     }
 }
 

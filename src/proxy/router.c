@@ -28,13 +28,14 @@ static void raise_file_limit(struct log *log)
 {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
-        log_warning(log, "The limit of open files cannot be read");
+        log_write(log, LOG_WARNING, "The limit of open files cannot be read");
         return;
     }
     rlim_t before = limit.rlim_cur;
     limit.rlim_cur = limit.rlim_max;
     if (before != limit.rlim_max && setrlimit(RLIMIT_NOFILE, &limit) != 0) {
-        log_warning(log, "The limit of open files stays at %llu", (unsigned long long)before);
+        log_write(log, LOG_WARNING, "The limit of open files stays at %llu",
+                  (unsigned long long)before);
     }
 }
 
@@ -49,7 +50,7 @@ static bool make_trie(struct router *router)
     options.seed = random_system_seed();
     enum hashtrie_status status = hashtrie_new(&options, &router->trie);
     if (status != HASHTRIE_OK) {
-        log_error(router->log, "The trie cannot be made: %s", hashtrie_strerror(status));
+        log_write(router->log, LOG_ERROR, "The trie cannot be made: %s", hashtrie_strerror(status));
         return false;
     }
     router->fleet = route_fleet_new(&router->mem, random_system_seed());
@@ -80,17 +81,17 @@ static void log_store(struct router *router)
     hashtrie_lock(router->trie);
     hashtrie_get_stats(router->trie, &trie_stats);
     hashtrie_unlock(router->trie);
-    log_info(router->log,
-             "Store %s: %llu nodes and %llu endpoints in %llu KiB, at most %llu MiB%s; "
-             "memory for the index: at most %llu MiB",
-             router->config->store_path, (unsigned long long)stats.node_count,
-             (unsigned long long)trie_stats.endpoint_count,
-             (unsigned long long)(stats.bytes >> KIB_BITS),
-             (unsigned long long)(stats.max_bytes >> MIB_BITS),
-             stats.max_bytes < router->config->store_bytes_max
-                 ? " (less than asked for: 90 % of the free space)"
-                 : "",
-             (unsigned long long)(trie_stats.bytes_budget >> MIB_BITS));
+    log_write(router->log, LOG_INFO,
+              "Store %s: %llu nodes and %llu endpoints in %llu KiB, at most %llu MiB%s; "
+              "memory for the index: at most %llu MiB",
+              router->config->store_path, (unsigned long long)stats.node_count,
+              (unsigned long long)trie_stats.endpoint_count,
+              (unsigned long long)(stats.bytes >> KIB_BITS),
+              (unsigned long long)(stats.max_bytes >> MIB_BITS),
+              stats.max_bytes < router->config->store_bytes_max
+                  ? " (less than asked for: 90 % of the free space)"
+                  : "",
+              (unsigned long long)(trie_stats.bytes_budget >> MIB_BITS));
 }
 
 static bool open_store(struct router *router)
@@ -108,7 +109,7 @@ static bool open_store(struct router *router)
     options.user = router;
     enum hashtrie_status status = hashtrie_store_open(router->trie, &options, &router->store);
     if (status != HASHTRIE_OK) {
-        log_error(router->log, "The store %s cannot be opened: %s", config->store_path,
+        log_write(router->log, LOG_ERROR, "The store %s cannot be opened: %s", config->store_path,
                   hashtrie_strerror(status));
         return false;
     }
@@ -126,7 +127,8 @@ static bool make_workers(struct router *router)
     for (size_t i = 0; i < count; i++) {
         router->worker_count = i + 1;
         if (!worker_init(&router->workers[i], router, i)) {
-            log_error(router->log, "Thread %zu cannot be set up: out of memory or descriptors", i);
+            log_write(router->log, LOG_ERROR,
+                      "Thread %zu cannot be set up: out of memory or descriptors", i);
             return false;
         }
     }
@@ -140,7 +142,7 @@ static bool listen_all(struct router *router)
     for (size_t i = 0; i < router->worker_count; i++) {
         enum net_status status = worker_listen(&router->workers[i], &router->port);
         if (status != NET_OK) {
-            log_error(router->log, "Cannot listen on %s:%u: %s", config->host,
+            log_write(router->log, LOG_ERROR, "Cannot listen on %s:%u: %s", config->host,
                       (unsigned)router->port, net_status_text(status));
             return false;
         }
@@ -151,19 +153,19 @@ static bool listen_all(struct router *router)
 static void tell(struct router *router)
 {
     const struct config *config = router->config;
-    log_info(router->log,
-             "hashtrie-router %s listening on %s:%u (%zu backends, %zu threads, %s, store %s)",
-             hashtrie_version(), config->host[0] == '\0' ? "*" : config->host,
-             (unsigned)router->port, router->backend_count, router->worker_count,
-             config->routing_logic, config->store_enabled ? config->store_path : "off");
+    log_write(router->log, LOG_INFO,
+              "hashtrie-router %s listening on %s:%u (%zu backends, %zu threads, %s, store %s)",
+              hashtrie_version(), config->host[0] == '\0' ? "*" : config->host,
+              (unsigned)router->port, router->backend_count, router->worker_count,
+              config->routing_logic, config->store_enabled ? config->store_path : "off");
     log_flush(router->log);
 }
 
 static void on_drain_timeout(void *user)
 {
     struct router *router = user;
-    log_warning(&router->workers[0].log,
-                "Requests still run after the drain timeout: they are cut off");
+    log_write(&router->workers[0].log, LOG_WARNING,
+              "Requests still run after the drain timeout: they are cut off");
     atomic_store(&router->stopping, true);
     router_wake_all(router);
 }
@@ -174,14 +176,14 @@ static void on_signal(void *user, int number)
     struct log *log = &router->workers[0].log;
     router->signal_count++;
     if (router->signal_count > 1) {
-        log_warning(log, "Second signal: ending at once");
+        log_write(log, LOG_WARNING, "Second signal: ending at once");
         log_flush(log);
         (void)signal(number, SIG_DFL); /* Dies as if it had never been caught. */
         (void)raise(number);
         return;
     }
-    log_info(log, "%s: draining, no new connections, requests may finish",
-             number == SIGTERM ? "SIGTERM" : "SIGINT");
+    log_write(log, LOG_INFO, "%s: draining, no new connections, requests may finish",
+              number == SIGTERM ? "SIGTERM" : "SIGINT");
     atomic_store(&router->draining, true);
     net_timer_start(router->drain_timer, router->config->drain_timeout_ns);
     router_wake_all(router);
@@ -209,7 +211,7 @@ struct router *router_new(const struct config *config, struct log *log)
     mem_init(&mem, SIZE_MAX);
     struct router *router = mem_alloc_zero(&mem, sizeof *router);
     if (router == NULL) {
-        log_error(log, "Out of memory");
+        log_write(log, LOG_ERROR, "Out of memory");
         return NULL;
     }
     router->mem = mem;
@@ -243,8 +245,8 @@ static void close_store(struct router *router)
     enum hashtrie_status status = hashtrie_store_close(router->store, CLOSE_TIMEOUT_MS);
     router->store = NULL;
     if (status != HASHTRIE_OK) {
-        log_warning(router->log, "The last checkpoint was not completed: %s",
-                    hashtrie_strerror(status));
+        log_write(router->log, LOG_WARNING, "The last checkpoint was not completed: %s",
+                  hashtrie_strerror(status));
     }
 }
 
@@ -323,7 +325,7 @@ bool router_run(struct router *router)
     if (running) {
         worker_run(&router->workers[0]);
     } else {
-        log_error(router->log, "Threads cannot be started");
+        log_write(router->log, LOG_ERROR, "Threads cannot be started");
         atomic_store(&router->draining, true);
         atomic_store(&router->stopping, true);
         router_wake_all(router);
@@ -331,7 +333,7 @@ bool router_run(struct router *router)
     join_threads(router);
     close_store(router);
     if (running) {
-        log_info(router->log, "Ended in order");
+        log_write(router->log, LOG_INFO, "Ended in order");
     }
     return running;
 }

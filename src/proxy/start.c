@@ -76,13 +76,13 @@ static bool parse_backend(struct router *router, struct backend *backend, const 
     struct http_url parsed;
     const char *error = NULL;
     if (!http_url_parse(span_of(url), &parsed, &error)) {
-        log_error(router->log, "Backend %s: %s", url, error);
+        log_write(router->log, LOG_ERROR, "Backend %s: %s", url, error);
         return false;
     }
     *backend = (struct backend){
         .url = url, .host = host_of(url), .path = parsed.path, .first_pair = SIZE_MAX};
     if (!net_address_set(&backend->address, parsed.host.data, parsed.host.size, parsed.port)) {
-        log_error(router->log, "Backend %s: not a usable host and port", url);
+        log_write(router->log, LOG_ERROR, "Backend %s: not a usable host and port", url);
         return false;
     }
     return true;
@@ -116,7 +116,7 @@ static int add_endpoint(struct router *router, const struct config_backend *conf
     enum hashtrie_status status =
         hashtrie_endpoint_add(router->trie, configured->url, configured->model, &number);
     if (status != HASHTRIE_OK || !cover_number(router, number)) {
-        log_error(router->log, "Backend %s cannot be added: %s", configured->url,
+        log_write(router->log, LOG_ERROR, "Backend %s cannot be added: %s", configured->url,
                   hashtrie_strerror(status == HASHTRIE_OK ? HASHTRIE_ENOMEM : status));
         return -1;
     }
@@ -129,7 +129,7 @@ static int add_endpoint(struct router *router, const struct config_backend *conf
     }
     int endpoint = route_endpoint_add(router->fleet, configured->url);
     if (endpoint < 0) {
-        log_error(router->log, "Backend %s cannot be added: too many, or out of memory",
+        log_write(router->log, LOG_ERROR, "Backend %s cannot be added: too many, or out of memory",
                   configured->url);
         return -1;
     }
@@ -166,7 +166,7 @@ bool router_add_backends(struct router *router)
     router->arrivals = mem_alloc_zero(&router->mem, count * sizeof *router->arrivals);
     router->pairs = mem_alloc_zero(&router->mem, count * sizeof *router->pairs);
     if (router->backends == NULL || router->arrivals == NULL || router->pairs == NULL) {
-        log_error(router->log, "Out of memory");
+        log_write(router->log, LOG_ERROR, "Out of memory");
         return false;
     }
     for (size_t i = 0; i < count; i++) {
