@@ -77,12 +77,3 @@ bool buf_printf(struct buf *buf, const char *format, ...)
     buf->size += (size_t)length;
     return true;
 }
-
-void buf_consume(struct buf *buf, size_t size)
-{
-    REQUIRE(size <= buf->size);
-    buf->size -= size;
-    if (size > 0 && buf->size > 0) {
-        memmove(buf->data, buf->data + size, buf->size);
-    }
-}

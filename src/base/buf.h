@@ -26,6 +26,5 @@ bool buf_reserve(struct buf *buf, size_t extra); /* Room for `extra` more bytes 
 bool buf_append(struct buf *buf, const void *bytes, size_t size);
 bool buf_append_text(struct buf *buf, const char *text);
 __attribute__((format(printf, 2, 3))) bool buf_printf(struct buf *buf, const char *format, ...);
-void buf_consume(struct buf *buf, size_t size); /* Drops the first `size` bytes. */
 
 #endif

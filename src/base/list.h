@@ -45,11 +45,6 @@ static inline void list_push_back(struct list *head, struct list *link)
     list_insert_before(head, link);
 }
 
-static inline void list_push_front(struct list *head, struct list *link)
-{
-    list_insert_before(head->next, link);
-}
-
 /* Leaves `link` as an empty list of its own, so that a second removal is harmless. */
 static inline void list_remove(struct list *link)
 {

@@ -127,7 +127,7 @@ static int add_endpoint(struct router *router, const struct config_backend *conf
     if (!parse_backend(router, backend, configured->url)) {
         return -1;
     }
-    int endpoint = route_endpoint_add(router->fleet, configured->url);
+    int endpoint = route_endpoint_add(router->fleet);
     if (endpoint < 0) {
         log_write(router->log, LOG_ERROR, "Backend %s cannot be added: too many, or out of memory",
                   configured->url);

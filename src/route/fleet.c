@@ -33,7 +33,6 @@ void route_fleet_free(struct route_fleet *fleet)
     struct mem *mem = fleet->mem;
     for (size_t i = 0; i < fleet->endpoint_count; i++) {
         numbers_free(mem, &fleet->endpoints[i].models);
-        mem_free(mem, fleet->endpoints[i].url, strlen(fleet->endpoints[i].url) + 1);
     }
     for (size_t i = 0; i < fleet->model_count; i++) {
         struct route_model *model = &fleet->models[i];
@@ -82,18 +81,14 @@ static void update_load_cost(struct route_fleet *fleet, size_t endpoint)
                : FLEET_DOWN;
 }
 
-int route_endpoint_add(struct route_fleet *fleet, const char *url)
+int route_endpoint_add(struct route_fleet *fleet)
 {
     if (fleet->endpoint_count == ROUTE_ENDPOINTS_MAX ||
         (fleet->endpoint_count == fleet->endpoint_capacity && !endpoints_grow(fleet))) {
         return -1;
     }
-    char *copy = mem_strndup(fleet->mem, url, strlen(url));
-    if (copy == NULL) {
-        return -1;
-    }
     size_t number = fleet->endpoint_count++;
-    fleet->endpoints[number] = (struct route_endpoint){.url = copy, .up = true};
+    fleet->endpoints[number] = (struct route_endpoint){.up = true};
     update_load_cost(fleet, number);
     return (int)number;
 }
@@ -172,17 +167,6 @@ bool route_endpoint_serves(struct route_fleet *fleet, size_t endpoint, const cha
         return false;
     }
     return true;
-}
-
-size_t route_endpoint_count(const struct route_fleet *fleet)
-{
-    return fleet->endpoint_count;
-}
-
-const char *route_endpoint_url(const struct route_fleet *fleet, size_t endpoint)
-{
-    REQUIRE(endpoint < fleet->endpoint_count);
-    return fleet->endpoints[endpoint].url;
 }
 
 void route_endpoint_set_up(struct route_fleet *fleet, size_t endpoint, bool up)

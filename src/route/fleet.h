@@ -15,7 +15,6 @@ struct route_numbers {
 };
 
 struct route_endpoint {
-    char *url; /* Owned. */
     struct route_load load;
     struct route_numbers models; /* Those it serves; few. */
     bool up;

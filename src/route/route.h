@@ -53,12 +53,10 @@ struct route_fleet;
 struct route_fleet *route_fleet_new(struct mem *mem, uint64_t seed);
 void route_fleet_free(struct route_fleet *fleet);
 
-/* An endpoint's number, dense from 0, in order of addition. -1: no room. `url` is copied. */
-int route_endpoint_add(struct route_fleet *fleet, const char *url);
+/* An endpoint's number, dense from 0, in order of addition. -1: no room. */
+int route_endpoint_add(struct route_fleet *fleet);
 /* The endpoint serves `model`. False: out of memory or of room. Told twice: fine. */
 bool route_endpoint_serves(struct route_fleet *fleet, size_t endpoint, const char *model);
-size_t route_endpoint_count(const struct route_fleet *fleet);
-const char *route_endpoint_url(const struct route_fleet *fleet, size_t endpoint);
 /* One that is down is no candidate. Endpoints start up. */
 void route_endpoint_set_up(struct route_fleet *fleet, size_t endpoint, bool up);
 bool route_endpoint_is_up(const struct route_fleet *fleet, size_t endpoint);

@@ -205,8 +205,6 @@ enum hashtrie_store_state store_state(struct hashtrie_store *store); /* SLOW inc
 /* Around what may hang on the disk: *start_ns is what store_state() watches. */
 void store_timing_begin(atomic_uint_fast64_t *start_ns);
 void store_timing_end(struct hashtrie_store *store, atomic_uint_fast64_t *start_ns);
-/* Map, limits and sizes of batches, from the options and the space there is. */
-void store_set_cap(struct hashtrie_store *store);
 uint64_t store_limit_pages(const struct hashtrie_store *store, uint64_t bytes, size_t rows);
 /*
  * Opens the environment, moving aside what is none of ours (*fresh), and takes figures from it. The

@@ -34,33 +34,6 @@ static const char *first_breach(const struct fact *facts)
     return facts->text;
 }
 
-static size_t holder_bytes(const struct node *node)
-{
-    if (node->holder_count <= 1 || node->holder_count == TRIE_HELD_BY_ALL) {
-        return 0;
-    }
-    size_t capacity = 2;
-    while (capacity < node->holder_count) {
-        capacity *= 2;
-    }
-    return mem_charge(capacity * sizeof(struct holder));
-}
-
-/* True: the edge table leads from (parent, first fingerprint) to this very node. */
-static bool edge_leads_here(const struct hashtrie *trie, uint32_t index, const struct node *node)
-{
-    uint32_t fp = node_fp(node);
-    uint32_t other = edges_bucket(&trie->edges, node->parent, fp);
-    while (other != NODE_NONE) {
-        const struct node *at = node_at(trie, other);
-        if (at->parent == node->parent && node_fp(at) == fp) {
-            return other == index;
-        }
-        other = at->edge_next;
-    }
-    return false;
-}
-
 static bool batch_points_back(const struct hashtrie *trie, uint32_t index, const struct node *node)
 {
     return trie->batch != NULL && node->batch_pos < trie->batch->count &&
@@ -72,7 +45,7 @@ static void count_node(const struct node *node, struct recount *sum)
     sum->chunks += node->length;
     sum->run_bytes +=
         node->length > NODE_RUN_INLINE ? mem_charge(node->length * sizeof(uint32_t)) : 0;
-    sum->holder_bytes += holder_bytes(node);
+    sum->holder_bytes += holders_bytes(node);
     sum->in_batch += node->batch_pos != NODE_BATCH_NONE;
     if (node_is_dirty(node)) {
         sum->dirty++;
@@ -91,7 +64,7 @@ static const char *check_node(const struct hashtrie *trie, uint32_t index, const
         FACT((node->length == 0) == (node->parent == NODE_ROOT)),
         FACT(node->length <= TRIE_RUN_LENGTH_MAX),
         FACT(node->length == 0 || (uint32_t)node->end == node_run(node)[node->length - 1]),
-        FACT(edge_leads_here(trie, index, node)),
+        FACT(edges_find(&trie->edges, &trie->slab, node->parent, node_fp(node)) == index),
         FACT(node->holder_count <= HASHTRIE_HOLDERS_MAX || node->holder_count == TRIE_HELD_BY_ALL),
         FACT(node->bucket <= trie->bucket),
         FACT(!node_is_dirty(node) || (trie->attached && node->length > 0)),

@@ -37,6 +37,20 @@ uint32_t edges_bucket(const struct edges *edges, uint32_t parent, uint32_t fp)
     return *bucket_head(edges, bucket_number(edges, parent, fp));
 }
 
+uint32_t edges_find(const struct edges *edges, const struct slab *slab, uint32_t parent,
+                    uint32_t fp)
+{
+    uint32_t index = edges_bucket(edges, parent, fp);
+    while (index != NODE_NONE) {
+        const struct node *node = slab_node(slab, index);
+        if (node->parent == parent && node_fp(node) == fp) {
+            break;
+        }
+        index = node->edge_next;
+    }
+    return index;
+}
+
 static bool segment_add(struct edges *edges, struct mem *mem)
 {
     if (edges->segment_count == edges->segment_capacity) {

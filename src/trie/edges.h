@@ -33,6 +33,10 @@ void edges_remove(struct edges *edges, const struct slab *slab, struct mem *mem,
  * fingerprint. */
 uint32_t edges_bucket(const struct edges *edges, uint32_t parent, uint32_t fp);
 
+/* The child itself; NODE_NONE: there is none. */
+uint32_t edges_find(const struct edges *edges, const struct slab *slab, uint32_t parent,
+                    uint32_t fp);
+
 size_t edges_bytes(const struct edges *edges); /* What it is charged for, recounted. */
 
 #endif

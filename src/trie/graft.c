@@ -104,17 +104,12 @@ static void merge_longer(struct hashtrie *trie, uint32_t index, const struct tri
     bool failed = false;
     (void)holders_load(trie, node, found, &failed);
     overwrite(trie, index);
-    uint32_t fp = found->run[length];
-    uint32_t other = edges_bucket(&trie->edges, index, fp);
-    while (other != NODE_NONE &&
-           (node_at(trie, other)->parent != index || node_fp(node_at(trie, other)) != fp)) {
-        other = node_at(trie, other)->edge_next;
-    }
+    bool taken = edges_find(&trie->edges, &trie->slab, index, found->run[length]) != NODE_NONE;
     struct node_spec spec = {.parent = index,
                              .end = found->end,
                              .length = found->length - length,
                              .fingerprints = found->run + length};
-    uint32_t rest = other == NODE_NONE ? nodes_add(trie, &spec) : NODE_NONE;
+    uint32_t rest = taken ? NODE_NONE : nodes_add(trie, &spec);
     if (rest == NODE_NONE) {
         trie->conflict_count++;
         return;

@@ -48,6 +48,12 @@ static bool has_array(const struct node *node)
     return node->holder_count > 1 && node->holder_count != TRIE_HELD_BY_ALL;
 }
 
+size_t holders_bytes(const struct node *node)
+{
+    return has_array(node) ? mem_charge(capacity_for(node->holder_count) * sizeof(struct holder))
+                           : 0;
+}
+
 static struct holder *entries(struct node *node)
 {
     return node->holder_count <= 1 ? &node->holders.one : node->holders.many;

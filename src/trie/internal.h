@@ -163,6 +163,7 @@ int holders_touch(struct hashtrie *trie, struct node *node, hashtrie_endpoint en
 /* Adds or freshens one; false: no memory. */
 bool holders_join(struct hashtrie *trie, struct node *node, struct holder holder);
 bool holders_copy(struct hashtrie *trie, struct node *to, const struct node *from);
+size_t holders_bytes(const struct node *node); /* What its array is charged for. */
 void holders_free(struct hashtrie *trie, struct node *node);
 void holders_set_all(struct hashtrie *trie, struct node *node);
 

@@ -3,15 +3,9 @@
 
 static uint32_t find_namespace(const struct hashtrie *trie, uint64_t hash, bool *collision)
 {
-    uint32_t index = edges_bucket(&trie->edges, NODE_ROOT, (uint32_t)hash);
-    for (; index != NODE_NONE; index = node_at(trie, index)->edge_next) {
-        const struct node *node = node_at(trie, index);
-        if (node->parent == NODE_ROOT && (uint32_t)node->end == (uint32_t)hash) {
-            *collision = node->end != hash;
-            return *collision ? NODE_NONE : index;
-        }
-    }
-    return NODE_NONE;
+    uint32_t index = edges_find(&trie->edges, &trie->slab, NODE_ROOT, (uint32_t)hash);
+    *collision = index != NODE_NONE && node_at(trie, index)->end != hash;
+    return *collision ? NODE_NONE : index;
 }
 
 /* True: the whole run lies within the key, and its end's chain hash is the key's there: all of it
