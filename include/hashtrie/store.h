@@ -6,6 +6,10 @@
  *     DIR/lock.mdb            LMDB's table of readers
  *     DIR/data.mdb.bad-TIME   a file that could not be used, moved aside; one is kept
  *
+ * A *snapshot* is a folder snapshot-YYYYMMDDTHHMMSSZ (a second one of that second ends in -1 .. -9)
+ * in a folder of snapshots, with a data.mdb that opens as a store. It has that name once it is
+ * whole and synced, never before.
+ *
  * A *checkpoint* writes all that is new since the last one. What was recorded before the start of a
  * completed checkpoint survives kill -9 and power loss. Past the cap the least recently used nodes
  * are deleted. No prompt text is ever written, only hashes.
@@ -38,6 +42,8 @@ extern "C" {
 #define HASHTRIE_STORE_RELOAD_THREADS_MAX 4u
 #define HASHTRIE_STORE_RELOAD_JOBS_MAX    256u
 #define HASHTRIE_STORE_FILTER_BYTES_MAX   ((size_t)64 << 20)
+#define HASHTRIE_SNAPSHOT_INTERVAL_MIN_S  10u
+#define HASHTRIE_SNAPSHOT_KEEP_MAX        100u
 
 struct hashtrie_store;
 
@@ -57,11 +63,14 @@ struct hashtrie_store_options {
     uint32_t checkpoint_interval_ms; /* HASHTRIE_STORE_INTERVAL_MIN_MS .. _MAX_MS. */
     uint32_t reload_thread_count;    /* 1 .. HASHTRIE_STORE_RELOAD_THREADS_MAX. */
     size_t chunk_size;               /* The one the trie was made with. */
+    const char *snapshot_directory;  /* Where snapshots go; made if missing. Copied. NULL: none. */
+    uint32_t snapshot_interval_s;    /* 0: only when asked for; else .. _INTERVAL_MIN_S and more. */
+    uint32_t snapshot_keep;          /* Of these, the newest so many stay: 1 .. _KEEP_MAX. */
     hashtrie_store_on_event *on_event; /* NULL: nobody is told. */
     void *user;                        /* For on_event. */
 };
 
-/* 8 GiB, every second, 2 reload threads, chunk size 128, no on_event. */
+/* 8 GiB, every second, 2 reload threads, chunk size 128, no snapshots (3 kept), no on_event. */
 HASHTRIE_API struct hashtrie_store_options hashtrie_store_options_default(const char *directory);
 
 /*

@@ -26,7 +26,8 @@ struct hashtrie_store_options hashtrie_store_options_default(const char *directo
                                            .max_bytes = UINT64_C(8) << 30,
                                            .checkpoint_interval_ms = 1000,
                                            .reload_thread_count = 2,
-                                           .chunk_size = HASHTRIE_CHUNK_SIZE_DEFAULT};
+                                           .chunk_size = HASHTRIE_CHUNK_SIZE_DEFAULT,
+                                           .snapshot_keep = 3};
 }
 
 /* ---- State and events ---- */
