@@ -29,6 +29,7 @@ struct bench_figure {
 struct bench {
     uint64_t seed;
     bool long_run;
+    const char *traces; /* Folder of recorded conversations, or NULL. */
     struct bench_figure figures[BENCH_FIGURES_MAX];
     size_t figure_count;
 };
@@ -58,6 +59,7 @@ int bench_compare_u64(const void *a, const void *b);
 /* The workloads, one function each. */
 void bench_multiround(struct bench *bench);
 void bench_hot(struct bench *bench);
+void bench_agent(struct bench *bench);
 void bench_short(struct bench *bench);
 void bench_fanout(struct bench *bench);
 void bench_churn(struct bench *bench);

@@ -16,9 +16,9 @@ static const struct {
     const char *name;
     void (*run)(struct bench *bench);
 } workloads[] = {
-    {"multiround", bench_multiround}, {"hot", bench_hot},     {"short", bench_short},
-    {"fanout", bench_fanout},         {"churn", bench_churn}, {"fleet", bench_fleet},
-    {"threads", bench_threads},
+    {"multiround", bench_multiround}, {"hot", bench_hot},         {"agent", bench_agent},
+    {"short", bench_short},           {"fanout", bench_fanout},   {"churn", bench_churn},
+    {"fleet", bench_fleet},           {"threads", bench_threads},
 };
 
 void bench_report(struct bench *bench, const char *workload, const char *key, const char *unit,
@@ -148,12 +148,15 @@ static void print_table(const struct bench *bench)
 
 static int usage(FILE *out, int status)
 {
-    (void)fprintf(out, "usage: bench-trie [--json] [--long] [--seed N] [WORKLOAD ...]\n"
-                       "workloads (default: all):");
+    (void)fprintf(out,
+                  "usage: bench-trie [--json] [--long] [--seed N] [--traces DIR] [WORKLOAD ...]\n"
+                  "workloads (default: all):");
     for (size_t i = 0; i < sizeof workloads / sizeof *workloads; i++) {
         (void)fprintf(out, " %s", workloads[i].name);
     }
-    (void)fprintf(out, "\n--long takes the full sizes: 10 million short prompts, 60 s of churn\n");
+    (void)fprintf(out, "\n--long takes the full sizes: 10 million short prompts, 60 s of churn\n"
+                       "--traces: `agent` runs over DIR/conversations.jsonl, too: a line is\n"
+                       "{\"messages\": [...]} as chat bodies have them\n");
     return status;
 }
 
@@ -192,6 +195,8 @@ int main(int argc, char **argv)
             bench.long_run = true;
         } else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
             bench.seed = parse_seed(argv[++i]);
+        } else if (strcmp(argv[i], "--traces") == 0 && i + 1 < argc) {
+            bench.traces = argv[++i];
         } else if (strcmp(argv[i], "--help") == 0) {
             return usage(stdout, 0);
         } else if (argv[i][0] == '-') {
