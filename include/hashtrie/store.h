@@ -323,6 +323,46 @@ hashtrie_reader_verify(struct hashtrie_reader *reader,
                        const struct hashtrie_verify_options *options,
                        struct hashtrie_verify_result *out);
 
+/* ---- Copies of a store, for tools ---- */
+
+struct hashtrie_copy_options {
+    /* Bytes written so far, and what they will come to; from a thread of the call's own, one call
+     * at a time. May be NULL. */
+    void (*on_progress)(void *user, uint64_t done, uint64_t total);
+    void *user;
+};
+
+struct hashtrie_copy_result {
+    uint64_t bytes; /* Of the copy's data.mdb. */
+    double seconds;
+};
+
+/*
+ * Makes the folder `snapshot` with a consistent, compact copy of a directory's store in it, also
+ * while a router runs on that (not in its process). The folder appears whole and synced or not at
+ * all; until then it is called `snapshot`.part. Memory: 2.5 MiB.
+ *
+ * EEXIST: there is something at `snapshot`, or somebody is writing it. EFULL: the store's router
+ * needs the pages that the copy held back; try again when it writes less. ENOENT, EVERSION,
+ * ECORRUPT: as hashtrie_reader_open(). ENOSPC, EACCES, EIO, ENOMEM. options may be NULL.
+ */
+HASHTRIE_API HASHTRIE_NODISCARD enum hashtrie_status
+hashtrie_store_copy(const char *directory, const char *snapshot,
+                    const struct hashtrie_copy_options *options, struct hashtrie_copy_result *out);
+
+/*
+ * Verifies a snapshot and puts it into `directory` as its store, for the next router to open; the
+ * directory is made if missing. A data.mdb that is there is moved aside, replacing one moved aside
+ * before. Nothing is changed until the copy is whole and synced.
+ *
+ * ECORRUPT, EVERSION: the snapshot does not verify. ENOENT: there is none. EBUSY: a router has the
+ * directory open. ENETFS, ENOSPC, EACCES, EIO, ENOMEM. options may be NULL.
+ */
+HASHTRIE_API HASHTRIE_NODISCARD enum hashtrie_status
+hashtrie_snapshot_restore(const char *snapshot, const char *directory,
+                          const struct hashtrie_copy_options *options,
+                          struct hashtrie_copy_result *out);
+
 #ifdef __cplusplus
 }
 #endif

@@ -118,8 +118,7 @@ enum hashtrie_status env_directory_open(const char *directory, int *fd)
     return HASHTRIE_OK;
 }
 
-/* directory/name; false: too long. */
-static bool path_join(char path[ENV_PATH_BYTES_MAX], const char *directory, const char *name)
+bool env_path(char path[ENV_PATH_BYTES_MAX], const char *directory, const char *name)
 {
     int size = snprintf(path, ENV_PATH_BYTES_MAX, "%s/%s", directory, name);
     return size > 0 && size < ENV_PATH_BYTES_MAX;
@@ -129,7 +128,7 @@ uint64_t env_file_bytes(const char *directory)
 {
     char path[ENV_PATH_BYTES_MAX];
     struct stat file;
-    if (!path_join(path, directory, "data.mdb") || stat(path, &file) != 0) {
+    if (!env_path(path, directory, "data.mdb") || stat(path, &file) != 0) {
         return 0;
     }
     return (uint64_t)file.st_size;
@@ -141,7 +140,7 @@ static uint64_t allocated_bytes(const char *directory)
     enum { BLOCK_BYTES = 512 }; /* Of st_blocks, by POSIX tradition. */
     char path[ENV_PATH_BYTES_MAX];
     struct stat file;
-    if (!path_join(path, directory, "data.mdb") || stat(path, &file) != 0) {
+    if (!env_path(path, directory, "data.mdb") || stat(path, &file) != 0) {
         return 0;
     }
     return (uint64_t)file.st_blocks * BLOCK_BYTES;
@@ -173,7 +172,7 @@ static void remove_older_aside(const char *directory, const char *keep)
     for (const struct dirent *entry = readdir(listing); entry != NULL; entry = readdir(listing)) {
         char path[ENV_PATH_BYTES_MAX];
         if (strncmp(entry->d_name, prefix, sizeof prefix - 1) == 0 &&
-            path_join(path, directory, entry->d_name) && strcmp(path, keep) != 0) {
+            env_path(path, directory, entry->d_name) && strcmp(path, keep) != 0) {
             (void)unlink(path); /* It takes space, no more. */
         }
     }
@@ -185,7 +184,7 @@ enum hashtrie_status env_move_aside(const char *directory, char *name)
     char from[ENV_PATH_BYTES_MAX];
     char lock[ENV_PATH_BYTES_MAX];
     REQUIRE(name != NULL);
-    if (!path_join(from, directory, "data.mdb") || !path_join(lock, directory, "lock.mdb")) {
+    if (!env_path(from, directory, "data.mdb") || !env_path(lock, directory, "lock.mdb")) {
         return HASHTRIE_EINVAL;
     }
     uint64_t now_s = clock_unix_ns() / CLOCK_NS_PER_S;
@@ -448,7 +447,8 @@ static enum hashtrie_status open_readonly(struct env *env, const char *directory
 {
     enum hashtrie_status status = create(env, 0);
     if (status == HASHTRIE_OK) {
-        status = env_status(mdb_env_open(env->mdb, directory, MDB_NOTLS | MDB_RDONLY | flags, 0));
+        status = env_status(
+            mdb_env_open(env->mdb, directory, MDB_NOTLS | MDB_RDONLY | flags, FILE_MODE));
     }
     if (status == HASHTRIE_OK) {
         status = measure(env);
@@ -462,7 +462,7 @@ static enum hashtrie_status open_readonly(struct env *env, const char *directory
 enum hashtrie_status env_open_readonly(struct env *env, const char *directory, bool *lockless)
 {
     char lock[ENV_PATH_BYTES_MAX];
-    if (!path_join(lock, directory, "lock.mdb")) {
+    if (!env_path(lock, directory, "lock.mdb")) {
         return HASHTRIE_EINVAL;
     }
     *lockless = access(lock, W_OK) != 0 && (errno == EACCES || errno == EROFS);

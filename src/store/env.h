@@ -40,6 +40,9 @@ enum hashtrie_status env_status(int code);
  */
 enum hashtrie_status env_directory_open(const char *directory, int *fd);
 
+/* directory/name; false: too long. */
+bool env_path(char path[ENV_PATH_BYTES_MAX], const char *directory, const char *name);
+
 uint64_t env_free_bytes(const char *directory); /* Of the device; UINT64_MAX: unknown. */
 /* 90 % of the bytes that data.mdb could take: what it has and what is free. */
 uint64_t env_space(const char *directory);
@@ -70,6 +73,18 @@ enum hashtrie_status env_move_aside(const char *directory, char *name);
  * end), so that a file cut short can be told from a whole one. Returns its size.
  */
 uint64_t env_extend_file(const struct env *env);
+
+/* ---- Readers: their snapshots hold pages back ---- */
+
+struct env_readers {
+    uint64_t oldest_txn; /* Of any read transaction; UINT64_MAX: there is none. */
+    uint64_t other_txn;  /* Of those of other processes; UINT64_MAX: there is none. */
+    long other_pid;      /* Whose that is. */
+};
+
+void env_readers(const struct env *env, struct env_readers *out);
+/* Pages that the next write transaction can take, while transaction `oldest` is being read. */
+enum hashtrie_status env_spare_pages(const struct env *env, uint64_t oldest, uint64_t *pages);
 
 /* ---- Transactions ---- */
 

@@ -2,10 +2,18 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
 
-#include "store/env.h"
+enum { FILE_MODE = 0600, DIRECTORY_MODE = 0700, NAMES_PER_SECOND = 10 };
+
+static const char part_ending[] = ".part";
 
 /* 0: a digit. */
 static const char name_pattern[] = "snapshot-00000000T000000Z";
@@ -54,4 +62,210 @@ enum hashtrie_status snapshot_list(const char *directory, struct snapshot_list *
     }
     (void)closedir(listing); /* Only read. */
     return HASHTRIE_OK;
+}
+
+uint64_t snapshot_unix_s(const struct snapshot_name *name)
+{
+    struct tm time = {0};
+    const char *end = strptime(name->text, "snapshot-%Y%m%dT%H%M%SZ", &time);
+    time_t seconds = end == NULL ? 0 : timegm(&time);
+    return seconds > 0 ? (uint64_t)seconds : 0;
+}
+
+/* ---- Folders ---- */
+
+/* a/b or, with `slash` empty, ab. */
+static bool join(char path[ENV_PATH_BYTES_MAX], const char *a, const char *slash, const char *b)
+{
+    int size = snprintf(path, ENV_PATH_BYTES_MAX, "%s%s%s", a, slash, b);
+    return size > 0 && size < ENV_PATH_BYTES_MAX;
+}
+
+/* A rename or a new file is durable once its folder is synced. */
+static enum hashtrie_status sync_folder(const char *path)
+{
+    int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0) {
+        return env_status(errno);
+    }
+    enum hashtrie_status status = fsync(folder) == 0 ? HASHTRIE_OK : env_status(errno);
+    (void)close(folder); /* Only synced through it. */
+    return status;
+}
+
+static enum hashtrie_status sync_parent(const char *path)
+{
+    char parent[ENV_PATH_BYTES_MAX];
+    if (!join(parent, path, "", "")) {
+        return HASHTRIE_EINVAL;
+    }
+    char *slash = strrchr(parent, '/');
+    if (slash == NULL) {
+        return sync_folder(".");
+    }
+    slash[slash == parent] = '\0'; /* The root keeps its slash. */
+    return sync_folder(parent);
+}
+
+/* A folder of ours: what else is in it stays, and it with that. */
+static enum hashtrie_status remove_folder(const char *path)
+{
+    static const char *const files[] = {"data.mdb", "lock.mdb"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char file[ENV_PATH_BYTES_MAX];
+        if (join(file, path, "/", files[i]) && unlink(file) != 0 && errno != ENOENT) {
+            return env_status(errno);
+        }
+    }
+    return rmdir(path) == 0 ? HASHTRIE_OK : env_status(errno);
+}
+
+/* Not if somebody writes it. */
+static void remove_left_over(const char *path)
+{
+    int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0) {
+        return;
+    }
+    if (flock(folder, LOCK_EX | LOCK_NB) == 0) {
+        (void)remove_folder(path); /* It takes space, no more. */
+    }
+    (void)close(folder); /* Nothing was written through it. */
+}
+
+static bool is_left_over(const char *text)
+{
+    size_t size = strlen(text);
+    size_t ending = sizeof part_ending - 1;
+    char name[SNAPSHOT_NAME_BYTES];
+    if (size <= ending || size - ending >= sizeof name ||
+        strcmp(text + size - ending, part_ending) != 0) {
+        return false;
+    }
+    memcpy(name, text, size - ending);
+    name[size - ending] = '\0';
+    return is_name(name);
+}
+
+enum hashtrie_status snapshot_folder_open(const char *directory)
+{
+    if (mkdir(directory, DIRECTORY_MODE) != 0 && errno != EEXIST) {
+        return env_status(errno);
+    }
+    DIR *listing = opendir(directory);
+    if (listing == NULL) {
+        return env_status(errno);
+    }
+    for (const struct dirent *entry = readdir(listing); entry != NULL; entry = readdir(listing)) {
+        char path[ENV_PATH_BYTES_MAX];
+        if (is_left_over(entry->d_name) && join(path, directory, "/", entry->d_name)) {
+            remove_left_over(path);
+        }
+    }
+    (void)closedir(listing); /* Only read. */
+    return HASHTRIE_OK;
+}
+
+/* Renamed first: half a snapshot never has a whole one's name. */
+static enum hashtrie_status remove_snapshot(const char *directory, const char *name)
+{
+    char path[ENV_PATH_BYTES_MAX];
+    char part[ENV_PATH_BYTES_MAX];
+    if (!join(path, directory, "/", name) || !join(part, path, "", part_ending)) {
+        return HASHTRIE_EINVAL;
+    }
+    return rename(path, part) == 0 ? remove_folder(part) : env_status(errno);
+}
+
+enum hashtrie_status snapshot_prune(const char *directory, size_t keep)
+{
+    struct snapshot_list list;
+    enum hashtrie_status status = snapshot_list(directory, &list);
+    for (size_t i = keep; status == HASHTRIE_OK && i < list.count; i++) {
+        status = remove_snapshot(directory, list.names[i].text);
+    }
+    return status;
+}
+
+/* ---- Writing one ---- */
+
+enum hashtrie_status snapshot_new_path(const char *directory, char path[ENV_PATH_BYTES_MAX])
+{
+    time_t now = time(NULL);
+    struct tm utc;
+    char name[SNAPSHOT_NAME_BYTES];
+    size_t size = gmtime_r(&now, &utc) == NULL
+                      ? 0
+                      : strftime(name, sizeof name, "snapshot-%Y%m%dT%H%M%SZ", &utc);
+    for (unsigned i = 0; size > 0 && i < NAMES_PER_SECOND; i++) {
+        if (i > 0) {
+            (void)snprintf(name + size, sizeof name - size, "-%u", i); /* One digit: fits. */
+        }
+        if (!is_name(name) || !join(path, directory, "/", name)) {
+            return HASHTRIE_EINVAL;
+        }
+        if (access(path, F_OK) != 0) {
+            return HASHTRIE_OK;
+        }
+    }
+    return HASHTRIE_EEXIST;
+}
+
+static enum hashtrie_status make_part(struct snapshot_part *part)
+{
+    char file[ENV_PATH_BYTES_MAX];
+    if (!join(file, part->part, "/", "data.mdb")) {
+        return HASHTRIE_EINVAL;
+    }
+    remove_left_over(part->part);
+    if (mkdir(part->part, DIRECTORY_MODE) != 0) {
+        return env_status(errno);
+    }
+    part->folder = open(part->part, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (part->folder < 0 || flock(part->folder, LOCK_EX | LOCK_NB) != 0) {
+        return env_status(errno);
+    }
+    part->file = open(file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, FILE_MODE);
+    return part->file >= 0 ? HASHTRIE_OK : env_status(errno);
+}
+
+enum hashtrie_status snapshot_begin(const char *path, struct snapshot_part *out)
+{
+    *out = (struct snapshot_part){.folder = -1, .file = -1};
+    if (!join(out->path, path, "", "")) {
+        return HASHTRIE_EINVAL;
+    }
+    for (size_t size = strlen(out->path); size > 1 && out->path[size - 1] == '/'; size--) {
+        out->path[size - 1] = '\0';
+    }
+    if (!join(out->part, out->path, "", part_ending)) {
+        return HASHTRIE_EINVAL;
+    }
+    if (rmdir(out->path) != 0 && errno != ENOENT) { /* An empty folder may be in the way. */
+        return errno == ENOTEMPTY || errno == ENOTDIR ? HASHTRIE_EEXIST : env_status(errno);
+    }
+    enum hashtrie_status status = make_part(out);
+    return status == HASHTRIE_OK ? HASHTRIE_OK : snapshot_end(out, status);
+}
+
+enum hashtrie_status snapshot_end(struct snapshot_part *part, enum hashtrie_status status)
+{
+    if (status == HASHTRIE_OK && fsync(part->folder) != 0) {
+        status = env_status(errno);
+    }
+    if (status == HASHTRIE_OK && rename(part->part, part->path) != 0) {
+        status = env_status(errno);
+    }
+    if (status == HASHTRIE_OK) {
+        status = sync_parent(part->path);
+    } else if (part->folder >= 0) {
+        (void)remove_folder(part->part); /* Else the next one to open the folder does it. */
+    }
+    if (part->file >= 0) {
+        (void)close(part->file); /* Synced by who wrote it. */
+    }
+    if (part->folder >= 0) {
+        (void)close(part->folder);
+    }
+    return status;
 }
