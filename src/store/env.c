@@ -93,10 +93,38 @@ static bool is_network(const struct statfs *where)
            magic == MAGIC_SMB2;
 }
 
+bool env_path(char path[ENV_PATH_BYTES_MAX], const char *directory, const char *name)
+{
+    int size = snprintf(path, ENV_PATH_BYTES_MAX, "%s/%s", directory, name);
+    return size > 0 && size < ENV_PATH_BYTES_MAX;
+}
+
+/* The names in a folder survive power loss only once it is synced itself. */
+static enum hashtrie_status sync_directory(const char *directory)
+{
+    int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) {
+        return env_status(errno);
+    }
+    enum hashtrie_status status = fsync(fd) == 0 ? HASHTRIE_OK : env_status(errno);
+    (void)close(fd); /* Nothing was written through it. */
+    return status;
+}
+
+static enum hashtrie_status make_directory(const char *directory)
+{
+    char parent[ENV_PATH_BYTES_MAX];
+    if (mkdir(directory, DIRECTORY_MODE) != 0) {
+        return errno == EEXIST ? HASHTRIE_OK : env_status(errno);
+    }
+    return env_path(parent, directory, "..") ? sync_directory(parent) : HASHTRIE_EINVAL;
+}
+
 enum hashtrie_status env_directory_open(const char *directory, int *fd)
 {
-    if (mkdir(directory, DIRECTORY_MODE) != 0 && errno != EEXIST) {
-        return env_status(errno);
+    enum hashtrie_status made = make_directory(directory);
+    if (made != HASHTRIE_OK) {
+        return made;
     }
     int opened = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (opened < 0) {
@@ -116,12 +144,6 @@ enum hashtrie_status env_directory_open(const char *directory, int *fd)
     }
     *fd = opened;
     return HASHTRIE_OK;
-}
-
-bool env_path(char path[ENV_PATH_BYTES_MAX], const char *directory, const char *name)
-{
-    int size = snprintf(path, ENV_PATH_BYTES_MAX, "%s/%s", directory, name);
-    return size > 0 && size < ENV_PATH_BYTES_MAX;
 }
 
 uint64_t env_file_bytes(const char *directory)
@@ -436,6 +458,9 @@ enum hashtrie_status env_open(struct env *env, const char *directory, uint64_t m
     if (status == HASHTRIE_EFULL || status == HASHTRIE_ENOSPC || status == HASHTRIE_EIO) {
         enum hashtrie_status second = adopt_for_reading(env, chunk_size);
         status = second == HASHTRIE_OK ? HASHTRIE_OK : status;
+    }
+    if (status == HASHTRIE_OK) {
+        status = sync_directory(directory); /* It may have been made, or moved here. */
     }
     if (status != HASHTRIE_OK) {
         env_close(env);
