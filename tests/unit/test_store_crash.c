@@ -10,23 +10,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base/random.h"
-#include "unit/store_support.h"
+#include "unit/store_ledger.h"
 
 enum {
-    ENDPOINTS = 4,
     LEDGER_MAX = 4000,
-    KEY_CHUNKS = 1300, /* Long enough for runs of full length. */
     ROUNDS = 8,
     OPERATIONS = 1000, /* Of a child that nobody kills. */
-};
-
-struct ledger_key {
-    atomic_bool acknowledged; /* A checkpoint has ended that began after it was sent. */
-    uint64_t namespace_hash;
-    uint32_t count;
-    int endpoint;
-    uint64_t hashes[KEY_CHUNKS];
 };
 
 struct ledger {
@@ -42,103 +31,8 @@ struct world {
     struct test_store test;
     struct ledger *ledger;
     struct random random;
-    hashtrie_endpoint slots[ENDPOINTS];
+    hashtrie_endpoint slots[LEDGER_ENDPOINTS];
 };
-
-static struct hashtrie_key view(const struct ledger_key *key)
-{
-    return (struct hashtrie_key){
-        .namespace_hash = key->namespace_hash, .hashes = key->hashes, .count = key->count};
-}
-
-/* Often a prefix of an older one with something behind it. */
-static void make_key(struct world *world, struct ledger_key *key, size_t known)
-{
-    struct random *random = &world->random;
-    key->count = 0;
-    key->namespace_hash = 1 + random_below(random, 2);
-    if (known > 0 && random_below(random, 8) != 0) {
-        const struct ledger_key *base = &world->ledger->keys[random_below(random, (uint32_t)known)];
-        key->namespace_hash = base->namespace_hash;
-        key->count = random_below(random, base->count + 1);
-        memcpy(key->hashes, base->hashes, key->count * sizeof *key->hashes);
-    }
-    uint32_t more = random_below(random, 40) == 0 ? random_below(random, KEY_CHUNKS)
-                                                  : 1 + random_below(random, 6);
-    for (uint32_t i = 0; i < more && key->count < KEY_CHUNKS; i++) {
-        uint64_t chain = key->count == 0 ? key->namespace_hash : key->hashes[key->count - 1];
-        key->hashes[key->count++] = test_key_next(chain, random_below(random, 3));
-    }
-    key->endpoint = (int)random_below(random, ENDPOINTS);
-}
-
-static void open_world(struct world *world)
-{
-    test_store_open(&world->test);
-    for (int i = 0; i < ENDPOINTS; i++) {
-        char name[] = "http://engine-0";
-        name[14] = (char)('0' + i);
-        world->slots[i] = test_store_endpoint(&world->test, name);
-    }
-}
-
-/* As a router does it: what the store knows comes back first. */
-static struct hashtrie_match recall(struct world *world, const struct ledger_key *key)
-{
-    static struct test_key copy;
-    copy.namespace_hash = key->namespace_hash;
-    copy.count = key->count;
-    memcpy(copy.hashes, key->hashes, key->count * sizeof *key->hashes);
-    return test_store_recall(&world->test, &copy);
-}
-
-static uint32_t common_length(const struct ledger_key *a, const struct ledger_key *b)
-{
-    uint32_t length = a->count < b->count ? a->count : b->count;
-    uint32_t i = 0;
-    while (a->namespace_hash == b->namespace_hash && i < length && a->hashes[i] == b->hashes[i]) {
-        i++;
-    }
-    return i;
-}
-
-/* How far the key was sent to each endpoint: at least what was acknowledged, at most all. */
-struct bounds {
-    uint32_t least[ENDPOINTS];
-    uint32_t most[ENDPOINTS];
-};
-
-static struct bounds bounds_of(const struct ledger *ledger, const struct ledger_key *key)
-{
-    struct bounds bounds = {{0}, {0}};
-    size_t count = atomic_load(&ledger->count);
-    for (size_t i = 0; i < count; i++) {
-        const struct ledger_key *sent = &ledger->keys[i];
-        uint32_t length = common_length(sent, key);
-        uint32_t *most = &bounds.most[sent->endpoint];
-        uint32_t *least = &bounds.least[sent->endpoint];
-        *most = length > *most ? length : *most;
-        *least = atomic_load(&sent->acknowledged) && length > *least ? length : *least;
-    }
-    return bounds;
-}
-
-/* 0 if all that was acknowledged is found and nothing is claimed that was not sent. */
-static int check_key(struct world *world, const struct ledger_key *key)
-{
-    struct bounds bounds = bounds_of(world->ledger, key);
-    struct hashtrie_match match = recall(world, key);
-    int wrong = 0;
-    for (int i = 0; i < ENDPOINTS; i++) {
-        uint32_t held = test_store_held(&match, world->slots[i]);
-        if (held < bounds.least[i] || held > bounds.most[i]) {
-            print_error("endpoint %d: %u chunks of %u, expected %u to %u\n", i, held, key->count,
-                        bounds.least[i], bounds.most[i]);
-            wrong++;
-        }
-    }
-    return wrong;
-}
 
 static void send_one(struct world *world)
 {
@@ -148,10 +42,10 @@ static void send_one(struct world *world)
         return;
     }
     struct ledger_key *key = &ledger->keys[at];
-    make_key(world, key, at);
-    (void)recall(world, key);
+    ledger_make_key(&world->random, ledger->keys, at, key);
+    (void)ledger_recall(&world->test, key);
     atomic_store(&ledger->count, at + 1);
-    struct hashtrie_key sent = view(key);
+    struct hashtrie_key sent = ledger_view(key);
     struct hashtrie *trie = world->test.trie;
     hashtrie_lock(trie);
     enum hashtrie_status status =
@@ -183,15 +77,17 @@ static void operate(struct world *world)
         hashtrie_unlock(world->test.trie);
     } else {
         static struct ledger_key key;
-        make_key(world, &key, atomic_load(&world->ledger->count));
-        assert_int_equal(check_key(world, &key), 0);
+        size_t known = atomic_load(&world->ledger->count);
+        ledger_make_key(&world->random, world->ledger->keys, known, &key);
+        assert_int_equal(
+            ledger_check_key(&world->test, world->slots, world->ledger->keys, known, &key), 0);
     }
 }
 
 /* In the child: until it is killed, or for so many operations. */
 static int work(struct world *world)
 {
-    open_world(world);
+    ledger_open(&world->test, world->slots);
     atomic_store(&world->ledger->ready, 1);
     for (int i = 0; i < OPERATIONS; i++) {
         operate(world);
@@ -221,11 +117,12 @@ static void kill_later(pid_t child, struct ledger *ledger, struct random *random
 static void check_all(struct world *world)
 {
     test_store_expect_clean(&world->test);
-    open_world(world);
+    ledger_open(&world->test, world->slots);
     size_t count = atomic_load(&world->ledger->count);
     int wrong = 0;
     for (size_t i = 0; i < count && wrong < 5; i++) {
-        wrong += check_key(world, &world->ledger->keys[i]);
+        wrong += ledger_check_key(&world->test, world->slots, world->ledger->keys, count,
+                                  &world->ledger->keys[i]);
     }
     assert_int_equal(wrong, 0);
     test_store_close(&world->test);
