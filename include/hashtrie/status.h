@@ -2,6 +2,8 @@
 #ifndef HASHTRIE_STATUS_H
 #define HASHTRIE_STATUS_H
 
+/* Of these headers. While MAJOR is 0, structs and calls may change with MINOR, and so does the
+ * soname of the shared library; PATCH only mends. */
 #define HASHTRIE_VERSION_MAJOR 0
 #define HASHTRIE_VERSION_MINOR 1
 #define HASHTRIE_VERSION_PATCH 0
@@ -42,10 +44,11 @@ enum hashtrie_status {
 #undef HASHTRIE_STATUS_ENUM
 };
 
-/* Never NULL; static. */
+/* Any thread; O(1). Never NULL; static. */
 HASHTRIE_API const char *hashtrie_strerror(enum hashtrie_status status);
 
-/* "MAJOR.MINOR.PATCH" of the library that runs, and the store format that it writes. */
+/* "MAJOR.MINOR.PATCH" of the library that runs, and the store format that it writes. A program that
+ * loads the library by hand compares the first two with its own. */
 HASHTRIE_API const char *hashtrie_version(void);
 HASHTRIE_API unsigned hashtrie_format_version(void);
 

@@ -14,6 +14,10 @@
  * blocks, reads a clock or touches a disk.
  *
  * Times are Unix seconds, passed in; they may stand still or step back.
+ *
+ * Pointers must not be NULL except where it says so; a promise that the caller breaks ends the
+ * process. Out-parameters are written only on success. Threads and locks do not survive fork():
+ * make the trie, and open its store, in the process that uses them.
  */
 #ifndef HASHTRIE_TRIE_H
 #define HASHTRIE_TRIE_H
@@ -29,14 +33,17 @@
 extern "C" {
 #endif
 
-#define HASHTRIE_HOLDERS_MAX     64U    /* A node with more counts as held by every endpoint. */
-#define HASHTRIE_ENDPOINTS_MAX   65535U /* Known at one time. */
-#define HASHTRIE_BUDGET_MIN      (UINT64_C(1) << 20)
-#define HASHTRIE_ENTRY_AGE_MAX_S (21U * 24U * 3600U) /* Largest max_entry_age_s. */
+#define HASHTRIE_HOLDERS_MAX       64U    /* A node with more counts as held by every endpoint. */
+#define HASHTRIE_ENDPOINTS_MAX     65535U /* Known at one time. */
+#define HASHTRIE_ENDPOINT_TEXT_MAX 2048U  /* Bytes of a name, a model or a generation. */
+#define HASHTRIE_BUDGET_MIN        (UINT64_C(1) << 20)
+#define HASHTRIE_ENTRY_AGE_MAX_S   (21U * 24U * 3600U) /* Largest max_entry_age_s. */
 
 struct hashtrie;
 
-/* Number of a known endpoint; valid from hashtrie_endpoint_add() until hashtrie_endpoint_remove().
+/*
+ * Number of a known endpoint; valid from hashtrie_endpoint_add() until hashtrie_endpoint_remove(),
+ * after which another endpoint may get it. Numbers are small: lowest free one first.
  */
 typedef uint16_t hashtrie_endpoint;
 
@@ -54,13 +61,14 @@ struct hashtrie_options {
 /* Threshold 0.9, target 0.5, chunk size 128, no age limit, seed 0; budget as given. */
 HASHTRIE_API struct hashtrie_options hashtrie_options_default(size_t budget_bytes);
 
-/* EINVAL: an option is outside its range. ENOMEM. On success *out is owned by the caller. */
+/* O(1). EINVAL: an option is outside its range. ENOMEM. On success *out is owned by the caller. */
 HASHTRIE_API HASHTRIE_NODISCARD enum hashtrie_status
 hashtrie_new(const struct hashtrie_options *options, struct hashtrie **out);
 
-/* NULL is fine. A store attached to it must have been closed before. */
+/* NULL is fine. A store attached to it must have been closed before. O(nodes). */
 HASHTRIE_API void hashtrie_free(struct hashtrie *trie);
 
+/* Not recursive. A store's threads hold it for some microseconds at a time. */
 HASHTRIE_API void hashtrie_lock(struct hashtrie *trie);
 HASHTRIE_API void hashtrie_unlock(struct hashtrie *trie);
 
@@ -69,21 +77,36 @@ HASHTRIE_API void hashtrie_unlock(struct hashtrie *trie);
 /*
  * Makes an endpoint known, or finds the known one of that name: one that went and came back within
  * its lifetime here (or was restored from a store) keeps its entries. `name` is its URL, `model`
- * what it serves (for people who read the store; may be ""). Both are copied. EFULL:
- * HASHTRIE_ENDPOINTS_MAX are known, or no budget is left.
+ * what it serves (for people who read the store; may be ""). Both are copied. O(endpoints).
+ * EINVAL: the name is empty, or a text is longer than HASHTRIE_ENDPOINT_TEXT_MAX. EFULL:
+ * HASHTRIE_ENDPOINTS_MAX are known, or no room is left in the budget.
  */
 HASHTRIE_API HASHTRIE_NODISCARD enum hashtrie_status hashtrie_endpoint_add(struct hashtrie *trie,
                                                                            const char *name,
                                                                            const char *model,
                                                                            hashtrie_endpoint *out);
 
-/* Forgets the endpoint and, in O(1), all it holds. Its number may be given out again. */
-HASHTRIE_API void hashtrie_endpoint_remove(struct hashtrie *trie, hashtrie_endpoint endpoint);
+/*
+ * The name of a known endpoint; NULL: none has that number. Owned by the trie, until the endpoint
+ * is removed. After hashtrie_store_open() this tells which endpoints came back: ask 0, 1, 2 ..
+ * until hashtrie_stats.endpoint_count of them were found. O(1).
+ */
+HASHTRIE_API const char *hashtrie_endpoint_name(const struct hashtrie *trie,
+                                                hashtrie_endpoint endpoint);
+
+/*
+ * Forgets the endpoint and all it holds, however much that is: O(1) but for a move of 8 bytes per
+ * known endpoint. EINVAL: no such endpoint.
+ */
+HASHTRIE_API enum hashtrie_status hashtrie_endpoint_remove(struct hashtrie *trie,
+                                                           hashtrie_endpoint endpoint);
 
 /*
  * Tells which start of the engine answers there now (its process start time, its pod's UID). If
  * another one was known, the engine has restarted: its KV cache is empty, and it holds nothing from
- * now on. O(1). The first generation told for an endpoint that never had one changes nothing.
+ * now on. The first generation told for an endpoint that never had one changes nothing. Copied.
+ * O(1) as above. EINVAL: no such endpoint, or the text is empty or longer than
+ * HASHTRIE_ENDPOINT_TEXT_MAX. EFULL: no room is left in the budget.
  */
 HASHTRIE_API HASHTRIE_NODISCARD enum hashtrie_status
 hashtrie_endpoint_set_generation(struct hashtrie *trie, hashtrie_endpoint endpoint,
@@ -92,10 +115,11 @@ hashtrie_endpoint_set_generation(struct hashtrie *trie, hashtrie_endpoint endpoi
 /*
  * Bytes of prompt that the engine's KV cache takes; 0 (the start value): unknown. Once more than
  * that has been sent to the engine uncached since an entry was last used, the engine must have
- * evicted it, and it no longer counts.
+ * evicted it, and it no longer counts. Rounded up to KiB; past 2 TiB it counts as 2 TiB. O(1).
+ * EINVAL: no such endpoint.
  */
-HASHTRIE_API void hashtrie_endpoint_set_capacity(struct hashtrie *trie, hashtrie_endpoint endpoint,
-                                                 uint64_t bytes);
+HASHTRIE_API enum hashtrie_status
+hashtrie_endpoint_set_capacity(struct hashtrie *trie, hashtrie_endpoint endpoint, uint64_t bytes);
 
 /* ---- Routing ---- */
 
@@ -114,16 +138,20 @@ struct hashtrie_match {
 
 /*
  * Longest known prefix of `key` and who holds how much of it. A miss is not an error: all counts
- * are 0. Changes nothing. O(nodes on the path + holders looked at); allocates nothing.
+ * are 0. `key->count` is at most HASHTRIE_CHUNK_COUNT_MAX. Records nothing; allocates nothing.
+ * O(nodes on the path + their holders + one run): a long prompt is a handful of nodes, each of up
+ * to 1000 chunks and HASHTRIE_HOLDERS_MAX holders.
  */
 HASHTRIE_API void hashtrie_match(struct hashtrie *trie, const struct hashtrie_key *key,
                                  uint64_t now_s, struct hashtrie_match *out);
 
 /*
  * Records that `endpoint` was just sent the prompt `key`, all of it, and marks its path as most
- * recently used. The chunks that the endpoint did not hold are added to its odometer. A full hit
- * allocates nothing. EFULL: the budget has no room and nothing could be evicted for it; a prefix of
- * the path may have been recorded. EINVAL: no such endpoint.
+ * recently used. `key->count` is at most HASHTRIE_CHUNK_COUNT_MAX. The chunks that the endpoint did
+ * not hold are added to its odometer. A full hit allocates nothing. O(chunks that are new + nodes
+ * on the path + their holders), and at a full budget an eviction of at most as much as is needed.
+ * EINVAL: no such endpoint. EFULL: the budget, or the machine, has no room and nothing could be
+ * evicted for it; a prefix of the path may have been recorded.
  */
 HASHTRIE_API HASHTRIE_NODISCARD enum hashtrie_status hashtrie_insert(struct hashtrie *trie,
                                                                      const struct hashtrie_key *key,
@@ -131,8 +159,8 @@ HASHTRIE_API HASHTRIE_NODISCARD enum hashtrie_status hashtrie_insert(struct hash
                                                                      uint64_t now_s);
 
 /*
- * Goes on with an eviction that has begun (past threshold, not yet down at target), a bounded step;
- * call it when idle. True: there is more to do.
+ * Goes on with an eviction that has begun (past threshold, not yet down at target), at most 32
+ * nodes a call; call it when idle. True: there is more to do. Inserts take such a step, too.
  */
 HASHTRIE_API bool hashtrie_evict_step(struct hashtrie *trie);
 
@@ -150,15 +178,17 @@ struct hashtrie_stats {
     uint64_t dropped_node_count;  /* ... of these, lost because a store was attached but had not
                                      saved them yet. */
     uint64_t reloaded_node_count; /* Put back from the store. */
-    uint64_t unrecorded_count;    /* Inserts that ended in EFULL or ENOMEM. */
+    uint64_t unrecorded_count;    /* Inserts that ended in EFULL. */
     uint64_t collision_count;     /* Fingerprint met with another chain hash. */
     uint64_t conflict_count;      /* Stored and hot run part inside; the newer won. */
 };
 
+/* O(1). */
 HASHTRIE_API void hashtrie_get_stats(const struct hashtrie *trie, struct hashtrie_stats *out);
 
-/* Recounts nodes, bytes, links and queues from scratch: O(everything), for tests. ECORRUPT names
- * the first breach. */
+/* Recounts nodes, bytes, links and queues from scratch: O(everything), for tests. ECORRUPT:
+ * *breach, a static text, says what was found wrong first, or that there was no memory for the
+ * check. */
 HASHTRIE_API HASHTRIE_NODISCARD enum hashtrie_status hashtrie_check(const struct hashtrie *trie,
                                                                     const char **breach);
 

@@ -81,7 +81,7 @@ static char *text_copy(struct hashtrie *trie, const char *text)
 
 static bool text_fits(const char *text)
 {
-    return strnlen(text, ENDPOINT_TEXT_MAX + 1) <= ENDPOINT_TEXT_MAX;
+    return strnlen(text, HASHTRIE_ENDPOINT_TEXT_MAX + 1) <= HASHTRIE_ENDPOINT_TEXT_MAX;
 }
 
 static bool slots_grow(struct hashtrie *trie)
@@ -202,10 +202,17 @@ enum hashtrie_status hashtrie_endpoint_add(struct hashtrie *trie, const char *na
     return HASHTRIE_OK;
 }
 
-void hashtrie_endpoint_remove(struct hashtrie *trie, hashtrie_endpoint endpoint)
+const char *hashtrie_endpoint_name(const struct hashtrie *trie, hashtrie_endpoint endpoint)
+{
+    return endpoint < trie->endpoint_count ? trie->endpoints[endpoint].name : NULL;
+}
+
+enum hashtrie_status hashtrie_endpoint_remove(struct hashtrie *trie, hashtrie_endpoint endpoint)
 {
     struct endpoint *gone = endpoint_at(trie, endpoint);
-    REQUIRE(gone != NULL);
+    if (gone == NULL) {
+        return HASHTRIE_EINVAL;
+    }
     id_remove(trie, gone->id);
     raise_fence(gone);
     text_free(trie, gone->name);
@@ -214,6 +221,7 @@ void hashtrie_endpoint_remove(struct hashtrie *trie, hashtrie_endpoint endpoint)
     gone->name = NULL;
     gone->model = NULL;
     gone->generation = NULL;
+    return HASHTRIE_OK;
 }
 
 enum hashtrie_status hashtrie_endpoint_set_generation(struct hashtrie *trie,
@@ -242,13 +250,16 @@ enum hashtrie_status hashtrie_endpoint_set_generation(struct hashtrie *trie,
     return HASHTRIE_OK;
 }
 
-void hashtrie_endpoint_set_capacity(struct hashtrie *trie, hashtrie_endpoint endpoint,
-                                    uint64_t bytes)
+enum hashtrie_status hashtrie_endpoint_set_capacity(struct hashtrie *trie,
+                                                    hashtrie_endpoint endpoint, uint64_t bytes)
 {
     struct endpoint *known = endpoint_at(trie, endpoint);
-    REQUIRE(known != NULL);
+    if (known == NULL) {
+        return HASHTRIE_EINVAL;
+    }
     uint64_t kib = bytes == 0 ? 0 : bytes / 1024 + 1;
     known->capacity_kib = kib > INT32_MAX ? INT32_MAX : (uint32_t)kib;
+    return HASHTRIE_OK;
 }
 
 /* ---- As stored ---- */

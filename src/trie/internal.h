@@ -16,7 +16,6 @@ enum {
         32, /* Dirty leaves passed over before something is dropped or the search ends. */
     EVICT_SLICE_NODES = 32,    /* Evicted by one call on the way down to the target. */
     EVICT_FORCED_NODES = 1024, /* Evicted by one insert at the hard budget. */
-    ENDPOINT_TEXT_MAX = 2048,  /* Bytes of a name, a model or a generation. */
     ODOMETER_STATE_PARTS =
         32, /* A holder's odometer is rewritten when it moved by 1/32 of the capacity. */
 };

@@ -266,11 +266,61 @@ static void an_odometer_wraps(void **state)
     }
 }
 
-static void bad_arguments_are_told(void **state)
+/* As a program finds out what a store brought back. */
+static void names_are_found_by_number(void **state)
 {
     struct fixture *fixture = *state;
+    hashtrie_endpoint a = add(fixture, "http://a");
+    hashtrie_endpoint b = add(fixture, "http://b");
+    assert_string_equal(hashtrie_endpoint_name(fixture->trie, a), "http://a");
+    assert_string_equal(hashtrie_endpoint_name(fixture->trie, b), "http://b");
+    assert_int_equal(hashtrie_endpoint_remove(fixture->trie, a), HASHTRIE_OK);
+    assert_null(hashtrie_endpoint_name(fixture->trie, a));
+    assert_null(hashtrie_endpoint_name(fixture->trie, 7));
+    assert_null(hashtrie_endpoint_name(fixture->trie, UINT16_MAX));
+    assert_int_equal(add(fixture, "http://c"), a); /* The lowest free number. */
+    assert_string_equal(hashtrie_endpoint_name(fixture->trie, a), "http://c");
+}
+
+static void an_endpoint_that_is_not_there_is_told(void **state)
+{
+    struct fixture *fixture = *state;
+    struct hashtrie *trie = fixture->trie;
+    hashtrie_endpoint a = add(fixture, "http://a");
+    assert_int_equal(hashtrie_endpoint_remove(trie, a), HASHTRIE_OK);
+    const hashtrie_endpoint absent[] = {a, 7, UINT16_MAX};
     struct hashtrie_key key = test_key_view(&fixture->key);
-    assert_int_equal(hashtrie_insert(fixture->trie, &key, 7, NOW_S), HASHTRIE_EINVAL);
+    for (size_t i = 0; i < sizeof absent / sizeof *absent; i++) {
+        assert_int_equal(hashtrie_insert(trie, &key, absent[i], NOW_S), HASHTRIE_EINVAL);
+        assert_int_equal(hashtrie_endpoint_remove(trie, absent[i]), HASHTRIE_EINVAL);
+        assert_int_equal(hashtrie_endpoint_set_capacity(trie, absent[i], 1), HASHTRIE_EINVAL);
+        assert_int_equal(hashtrie_endpoint_set_generation(trie, absent[i], "1"), HASHTRIE_EINVAL);
+    }
+}
+
+static void texts_have_a_limit(void **state)
+{
+    struct fixture *fixture = *state;
+    struct hashtrie *trie = fixture->trie;
+    char text[HASHTRIE_ENDPOINT_TEXT_MAX + 2];
+    memset(text, 'x', sizeof text);
+    text[HASHTRIE_ENDPOINT_TEXT_MAX + 1] = '\0';
+    hashtrie_endpoint a = add(fixture, "http://a");
+    hashtrie_endpoint b = 99;
+    assert_int_equal(hashtrie_endpoint_add(trie, text, "m", &b), HASHTRIE_EINVAL);
+    assert_int_equal(hashtrie_endpoint_add(trie, "http://b", text, &b), HASHTRIE_EINVAL);
+    assert_int_equal(hashtrie_endpoint_add(trie, "", "m", &b), HASHTRIE_EINVAL);
+    assert_int_equal(b, 99);
+    assert_int_equal(hashtrie_endpoint_set_generation(trie, a, text), HASHTRIE_EINVAL);
+    assert_int_equal(hashtrie_endpoint_set_generation(trie, a, ""), HASHTRIE_EINVAL);
+    text[HASHTRIE_ENDPOINT_TEXT_MAX] = '\0';
+    assert_int_equal(hashtrie_endpoint_add(trie, text, text, &b), HASHTRIE_OK);
+    assert_int_equal(hashtrie_endpoint_set_generation(trie, b, text), HASHTRIE_OK);
+}
+
+static void bad_arguments_are_told(void **state)
+{
+    (void)state;
     struct hashtrie *trie = NULL;
     struct hashtrie_options options = hashtrie_options_default(HASHTRIE_BUDGET_MIN - 1);
     assert_int_equal(hashtrie_new(&options, &trie), HASHTRIE_EINVAL);
@@ -281,7 +331,6 @@ static void bad_arguments_are_told(void **state)
     options.target = 0.95;
     assert_int_equal(hashtrie_new(&options, &trie), HASHTRIE_EINVAL);
     assert_null(trie);
-    assert_string_equal(hashtrie_strerror(HASHTRIE_EINVAL), "invalid argument");
 }
 
 int main(void)
@@ -298,6 +347,9 @@ int main(void)
         CASE(gone_holders_make_room),
         CASE(a_restored_endpoint_goes_on),
         CASE(an_odometer_wraps),
+        CASE(names_are_found_by_number),
+        CASE(an_endpoint_that_is_not_there_is_told),
+        CASE(texts_have_a_limit),
         CASE(bad_arguments_are_told),
     };
     return cmocka_run_group_tests_name("trie endpoints", tests, NULL, NULL);
