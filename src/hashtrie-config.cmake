@@ -1,0 +1,23 @@
+# find_package(hashtrie): target hashtrie::hashtrie, the shared library. Component "static": target
+# hashtrie::static as well, which needs the headers and library of LMDB where it is linked.
+include(${CMAKE_CURRENT_LIST_DIR}/hashtrie-shared.cmake)
+set(hashtrie_shared_FOUND TRUE)
+if("static" IN_LIST hashtrie_FIND_COMPONENTS)
+  find_library(HASHTRIE_LMDB_LIBRARY lmdb)
+  mark_as_advanced(HASHTRIE_LMDB_LIBRARY)
+  if(HASHTRIE_LMDB_LIBRARY)
+    if(NOT TARGET hashtrie::static_dependencies)
+      add_library(hashtrie::static_dependencies INTERFACE IMPORTED)
+      target_link_libraries(hashtrie::static_dependencies INTERFACE ${HASHTRIE_LMDB_LIBRARY} pthread)
+    endif()
+    include(${CMAKE_CURRENT_LIST_DIR}/hashtrie-static.cmake)
+    set(hashtrie_static_FOUND TRUE)
+  endif()
+endif()
+foreach(component ${hashtrie_FIND_COMPONENTS})
+  if(hashtrie_FIND_REQUIRED_${component} AND NOT hashtrie_${component}_FOUND)
+    set(hashtrie_FOUND FALSE)
+    set(hashtrie_NOT_FOUND_MESSAGE
+      "hashtrie has no component \"${component}\" here: there are shared and, where liblmdb is found, static")
+  endif()
+endforeach()
