@@ -3,6 +3,7 @@
 #define HASHTRIE_HASHTRIE_H
 
 #include "hashtrie/chunk.h"
+#include "hashtrie/maintenance.h"
 #include "hashtrie/status.h"
 #include "hashtrie/store.h"
 #include "hashtrie/trie.h"

@@ -1,0 +1,235 @@
+#include "store/build.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/check.h"
+
+enum {
+    ROWS_PER_TXN = 2000,
+    ROOM_BYTES = 128 << 20, /* Of map beyond what is used: more than one transaction may touch. */
+    FINISH_BYTES = 1 << 20, /* The same, of the last one. */
+};
+
+static void remove_files(const char *directory)
+{
+    static const char *const names[] = {"data.mdb", "lock.mdb"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[ENV_PATH_BYTES_MAX];
+        int size = snprintf(path, sizeof path, "%s/%s", directory, names[i]);
+        if (size > 0 && size < (int)sizeof path) {
+            (void)unlink(path); /* Ours; it takes space, no more. */
+        }
+    }
+}
+
+static void close_all(struct build *build)
+{
+    if (build->txn != NULL) {
+        mdb_txn_abort(build->txn);
+        build->txn = NULL;
+    }
+    env_close(&build->env);
+    (void)close(build->directory_fd); /* Gives the lock back. */
+}
+
+void build_abandon(struct build *build)
+{
+    close_all(build);
+    if (build->fresh) {
+        remove_files(build->directory);
+    }
+}
+
+/* Begins a transaction; the map is larger than what is used by `room` at least. */
+static enum hashtrie_status begin(struct build *build, uint64_t room)
+{
+    MDB_envinfo info;
+    enum hashtrie_status status = env_status(mdb_env_info(build->env.mdb, &info));
+    if (status != HASHTRIE_OK) {
+        return status;
+    }
+    uint64_t needed = ((uint64_t)info.me_last_pgno + 1) * build->env.page_bytes + room;
+    uint64_t map = needed > build->map_bytes ? needed : build->map_bytes;
+    if (info.me_mapsize != map) {
+        status = env_status(mdb_env_set_mapsize(build->env.mdb, map));
+    }
+    return status == HASHTRIE_OK ? env_status(mdb_txn_begin(build->env.mdb, NULL, 0, &build->txn))
+                                 : status;
+}
+
+static enum hashtrie_status commit(struct build *build)
+{
+    MDB_txn *txn = build->txn;
+    build->txn = NULL;
+    build->rows_in_txn = 0;
+    return txn == NULL ? HASHTRIE_OK : env_status(mdb_txn_commit(txn));
+}
+
+/* A transaction with room for one more row. */
+static enum hashtrie_status ready(struct build *build)
+{
+    enum hashtrie_status status = HASHTRIE_OK;
+    if (build->rows_in_txn == ROWS_PER_TXN) {
+        status = commit(build);
+    }
+    if (status == HASHTRIE_OK && build->txn == NULL) {
+        status = begin(build, ROOM_BYTES);
+    }
+    build->rows_in_txn++;
+    return status;
+}
+
+enum hashtrie_status build_create(struct build *build, const char *directory, uint64_t map_bytes,
+                                  uint64_t chunk_size)
+{
+    *build = (struct build){.directory = directory,
+                            .map_bytes = map_bytes,
+                            .fresh = true,
+                            .next_row = 1,
+                            .next_endpoint_id = 1};
+    enum hashtrie_status status = env_directory_open(directory, &build->directory_fd);
+    if (status != HASHTRIE_OK) {
+        return status;
+    }
+    if (env_file_bytes(directory) > 0) {
+        (void)close(build->directory_fd);
+        return HASHTRIE_EEXIST;
+    }
+    status = env_open(&build->env, directory, map_bytes, chunk_size);
+    if (status == HASHTRIE_OK) {
+        status = env_status(mdb_env_set_flags(build->env.mdb, MDB_NOSYNC, 1));
+    }
+    if (status != HASHTRIE_OK) {
+        build_abandon(build);
+    }
+    return status;
+}
+
+enum hashtrie_status build_put(struct build *build, const struct trie_record *record)
+{
+    enum hashtrie_status status = ready(build);
+    if (status != HASHTRIE_OK) {
+        return status;
+    }
+    struct row old = {0};
+    status = row_find(&build->env, build->txn, record->prefix, record->fp, NULL, &old);
+    if (status == HASHTRIE_OK) {
+        status = row_delete(&build->env, build->txn, old.number, &old.record);
+        build->node_count--;
+        build->chunk_count -= old.record.length;
+    }
+    if (status == HASHTRIE_OK || status == HASHTRIE_ENOENT) {
+        status = row_put(&build->env, build->txn, build->next_row, record);
+    }
+    if (status == HASHTRIE_OK) {
+        build->next_row++;
+        build->node_count++;
+        build->chunk_count += record->length;
+        build->newest_bucket =
+            record->bucket > build->newest_bucket ? record->bucket : build->newest_bucket;
+    }
+    uint32_t holders = record->holder_count == TRIE_HELD_BY_ALL ? 0 : record->holder_count;
+    for (uint32_t i = 0; i < holders; i++) {
+        uint64_t id = (uint64_t)record->holders[i].id + 1;
+        build->next_endpoint_id = id > build->next_endpoint_id ? id : build->next_endpoint_id;
+    }
+    return status;
+}
+
+enum hashtrie_status build_put_endpoint(struct build *build, const struct record_endpoint *record)
+{
+    enum hashtrie_status status = ready(build);
+    if (status != HASHTRIE_OK) {
+        return status;
+    }
+    struct trie_endpoint endpoint = {.id = record->id,
+                                     .odometer_kib = record->odometer_kib,
+                                     .name = record->name,
+                                     .model = record->model,
+                                     .generation = record->generation};
+    unsigned char name[ENDPOINT_KEY_SIZE];
+    unsigned char bytes[ENDPOINT_BYTES_MAX];
+    record_put_u32(name, record->id);
+    size_t size = record_encode_endpoint(bytes, &endpoint, record->seen_s);
+    MDB_val key = env_val(name, sizeof name);
+    MDB_val value = env_val(bytes, size);
+    uint64_t id = (uint64_t)record->id + 1;
+    build->next_endpoint_id = id > build->next_endpoint_id ? id : build->next_endpoint_id;
+    return env_status(mdb_put(build->txn, build->env.dbi[DB_ENDPOINTS], &key, &value, 0));
+}
+
+enum hashtrie_status build_endpoint_seen(struct build *build, uint32_t id, uint64_t *seen_s)
+{
+    enum hashtrie_status status = ready(build);
+    if (status != HASHTRIE_OK) {
+        return status;
+    }
+    unsigned char name[ENDPOINT_KEY_SIZE];
+    record_put_u32(name, id);
+    MDB_val key = env_val(name, sizeof name);
+    MDB_val value;
+    status = env_status(mdb_get(build->txn, build->env.dbi[DB_ENDPOINTS], &key, &value));
+    struct record_endpoint record;
+    if (status == HASHTRIE_OK &&
+        !record_decode_endpoint(value.mv_data, value.mv_size, id, &record)) {
+        return HASHTRIE_ECORRUPT;
+    }
+    if (status == HASHTRIE_OK) {
+        *seen_s = record.seen_s;
+    }
+    return status;
+}
+
+static enum hashtrie_status put_meta(struct build *build)
+{
+    const struct {
+        enum meta_field field;
+        uint64_t number;
+    } fields[] = {
+        {META_NEXT_ENDPOINT_ID, build->next_endpoint_id},
+        {META_NEWEST_BUCKET, build->newest_bucket},
+        {META_CHUNK_COUNT, build->chunk_count},
+        {META_LAST_CHECKPOINT_MS, build->last_checkpoint_ms},
+        {META_CLEAN, 1},
+    };
+    enum hashtrie_status status = HASHTRIE_OK;
+    for (size_t i = 0; i < sizeof fields / sizeof *fields && status == HASHTRIE_OK; i++) {
+        status = env_meta_put(&build->env, build->txn, fields[i].field, fields[i].number);
+    }
+    return status;
+}
+
+static enum hashtrie_status finish(struct build *build)
+{
+    enum hashtrie_status status = commit(build);
+    if (status == HASHTRIE_OK) {
+        status = begin(build, FINISH_BYTES);
+    }
+    if (status == HASHTRIE_OK) {
+        status = put_meta(build);
+    }
+    if (status == HASHTRIE_OK) {
+        status = commit(build);
+    }
+    if (status == HASHTRIE_OK) {
+        (void)env_extend_file(&build->env);
+        status = env_status(mdb_env_sync(build->env.mdb, 1));
+    }
+    if (status == HASHTRIE_OK && fsync(build->directory_fd) != 0) {
+        status = HASHTRIE_EIO;
+    }
+    return status;
+}
+
+enum hashtrie_status build_finish(struct build *build)
+{
+    enum hashtrie_status status = finish(build);
+    if (status != HASHTRIE_OK) {
+        build_abandon(build);
+        return status;
+    }
+    close_all(build);
+    return HASHTRIE_OK;
+}
