@@ -1,6 +1,6 @@
 /*
- * Escapes of JSON strings. Decoding reads text that json_escapes_valid() has seen; all reads are
- * bounded all the same.
+ * Escapes of JSON strings, read and rewritten: to the characters they stand for, or to the usual
+ * form. The text is one that json_check_escapes() has seen; all reads are bounded all the same.
  */
 #include <string.h>
 
@@ -13,7 +13,7 @@
 
 #define REPLACEMENT 0xfffdu
 
-enum { UNICODE_ESCAPE_SIZE = 6, BLOCK = 16 };
+enum { BLOCK = 16, UNICODE_ESCAPE_SIZE = 2 + JSON_UNICODE_DIGITS };
 
 /* What a letter behind a backslash stands for; 0: no such escape (`u` is apart). */
 static const char simple_escapes[256] = {
@@ -21,88 +21,11 @@ static const char simple_escapes[256] = {
     ['f'] = '\f', ['"'] = '"',  ['\\'] = '\\', ['/'] = '/',
 };
 
-static char simple_escape(char letter)
-{
-    return simple_escapes[(unsigned char)letter];
-}
-
-/* The value of a hexadecimal digit plus one; 0: it is none. */
-static const unsigned char hex_value[256] = {
-    ['0'] = 1,  ['1'] = 2,  ['2'] = 3,  ['3'] = 4,  ['4'] = 5,  ['5'] = 6,  ['6'] = 7,  ['7'] = 8,
-    ['8'] = 9,  ['9'] = 10, ['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
-    ['A'] = 11, ['B'] = 12, ['C'] = 13, ['D'] = 14, ['E'] = 15, ['F'] = 16,
+/* The letter that a character is usually escaped with; 0: it is not, or as \u00xx. */
+static const char usual_letters[128] = {
+    ['\n'] = 'n', ['\t'] = 't', ['\r'] = 'r',  ['\b'] = 'b',
+    ['\f'] = 'f', ['"'] = '"',  ['\\'] = '\\',
 };
-
-/* The code unit of `\uXXXX`, or above 0xffff if that is not what stands there. */
-static unsigned code_unit(const char *text, size_t size)
-{
-    if (size < UNICODE_ESCAPE_SIZE || text[0] != '\\' || text[1] != 'u') {
-        return UINT32_MAX;
-    }
-    const unsigned char *digits = (const unsigned char *)text + 2;
-    unsigned a = hex_value[digits[0]];
-    unsigned b = hex_value[digits[1]];
-    unsigned c = hex_value[digits[2]];
-    unsigned d = hex_value[digits[3]];
-    if (a == 0 || b == 0 || c == 0 || d == 0) {
-        return UINT32_MAX;
-    }
-    return (a - 1) << 12 | (b - 1) << 8 | (c - 1) << 4 | (d - 1);
-}
-
-/* Where the first backslash of BLOCK bytes is; BLOCK: nowhere. */
-static size_t find_in_block(const char *block)
-{
-#ifdef __SSE2__
-    __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)block);
-    unsigned found = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\')));
-    return found == 0 ? BLOCK : (size_t)__builtin_ctz(found);
-#else
-    const char *found = memchr(block, '\\', BLOCK);
-    return found == NULL ? BLOCK : (size_t)(found - block);
-#endif
-}
-
-static const char *find_backslash(const char *at, const char *end)
-{
-    while (end - at >= BLOCK) {
-        size_t run = find_in_block(at);
-        at += run;
-        if (run < BLOCK) {
-            return at;
-        }
-    }
-    while (at < end && *at != '\\') {
-        at++;
-    }
-    return at;
-}
-
-bool json_escapes_valid(const char *text, size_t size)
-{
-    const char *end = text + size;
-    const char *at = text;
-    while (at < end) {
-        if (*at != '\\') { /* Escapes often come in a row. */
-            at = find_backslash(at, end);
-            continue;
-        }
-        if (end - at < 2) {
-            return false;
-        }
-        if (at[1] == 'u') {
-            if (code_unit(at, (size_t)(end - at)) > 0xffff) {
-                return false;
-            }
-            at += UNICODE_ESCAPE_SIZE;
-        } else if (simple_escape(at[1]) != '\0') {
-            at += 2;
-        } else {
-            return false;
-        }
-    }
-    return true;
-}
 
 static size_t put_utf8(char *out, unsigned code)
 {
@@ -128,50 +51,31 @@ static size_t put_utf8(char *out, unsigned code)
     return 4;
 }
 
-/* One escape, a pair of surrogates included. Returns the bytes of text it took. */
-static size_t decode_escape(const char *text, size_t size, char *out, size_t *out_size)
+/* The character that an escape stands for, a pair of surrogates included, and the bytes of text it
+ * takes. */
+static inline unsigned read_escape(const char *text, size_t size, size_t *taken)
 {
     REQUIRE(size >= 2);
     if (text[1] != 'u') {
-        out[0] = simple_escape(text[1]);
-        *out_size = 1;
-        return 2;
+        *taken = 2;
+        return (unsigned char)simple_escapes[(unsigned char)text[1]];
     }
-    unsigned unit = code_unit(text, size);
-    REQUIRE(unit <= 0xffff);
-    size_t taken = UNICODE_ESCAPE_SIZE;
-    if (unit >= 0xd800 && unit < 0xdc00) {
-        unsigned low = code_unit(text + taken, size - taken);
+    unsigned unit = json_code_unit(text + 2, size - 2);
+    REQUIRE(unit != JSON_NO_CODE_UNIT);
+    *taken = UNICODE_ESCAPE_SIZE;
+    if (unit < 0xd800 || unit >= 0xe000) {
+        return unit;
+    }
+    const char *next = text + UNICODE_ESCAPE_SIZE;
+    size_t left = size - UNICODE_ESCAPE_SIZE;
+    if (unit < 0xdc00 && left > 2 && next[0] == '\\' && next[1] == 'u') {
+        unsigned low = json_code_unit(next + 2, left - 2);
         if (low >= 0xdc00 && low < 0xe000) {
-            unit = 0x10000 + ((unit - 0xd800) << 10 | (low - 0xdc00));
-            taken += UNICODE_ESCAPE_SIZE;
+            *taken = (size_t)2 * UNICODE_ESCAPE_SIZE;
+            return 0x10000 + ((unit - 0xd800) << 10 | (low - 0xdc00));
         }
     }
-    if (unit >= 0xd800 && unit < 0xe000) {
-        unit = REPLACEMENT;
-    }
-    *out_size = put_utf8(out, unit);
-    return taken;
-}
-
-/* Copies up to the first backslash or `most` bytes; returns how many. Both sides have room for
- * `most`. */
-static size_t copy_run(const char *text, size_t most, char *out)
-{
-    size_t done = 0;
-    while (most - done >= BLOCK) {
-        memcpy(out + done, text + done, BLOCK);
-        size_t run = find_in_block(text + done);
-        done += run;
-        if (run < BLOCK) {
-            return done;
-        }
-    }
-    while (done < most && text[done] != '\\') {
-        out[done] = text[done];
-        done++;
-    }
-    return done;
+    return REPLACEMENT;
 }
 
 size_t json_decode(struct span *text, char *out, size_t out_size)
@@ -181,17 +85,119 @@ size_t json_decode(struct span *text, char *out, size_t out_size)
     const char *end = at + text->size;
     size_t written = 0;
     while (at < end && out_size - written >= JSON_DECODE_MIN) {
-        if (*at == '\\') {
-            size_t more = 0;
-            at += decode_escape(at, (size_t)(end - at), out + written, &more);
-            written += more;
+        if (*at != '\\') {
+            out[written++] = *at++;
             continue;
         }
+        size_t taken = 0;
+        unsigned code = read_escape(at, (size_t)(end - at), &taken);
+        written += put_utf8(out + written, code);
+        at += taken;
+    }
+    *text = (struct span){.data = at, .size = (size_t)(end - at)};
+    return written;
+}
+
+static size_t put_usual(char *out, unsigned code)
+{
+    static const char digits[] = "0123456789abcdef";
+    char letter = code < sizeof usual_letters ? usual_letters[code] : '\0';
+    if (letter != '\0') {
+        out[0] = '\\';
+        out[1] = letter;
+        return 2;
+    }
+    if (code < ' ') {
+        memcpy(out, "\\u00", 4);
+        out[4] = digits[code >> 4];
+        out[5] = digits[code & 0xf];
+        return UNICODE_ESCAPE_SIZE;
+    }
+    return put_utf8(out, code);
+}
+
+/* Two bytes of an escape that may have to be rewritten, if the first one is not escaped itself. */
+static bool looks_unusual(const char *text)
+{
+    return text[0] == '\\' && (text[1] == 'u' || text[1] == '/');
+}
+
+/* Where in BLOCK bytes the first one is that looks_unusual(); BLOCK: nowhere. One more byte is
+ * read. */
+static size_t find_in_block(const char *block)
+{
+#ifdef __SSE2__
+    __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)block);
+    __m128i behind = _mm_loadu_si128((const __m128i *)(const void *)(block + 1));
+    __m128i letters = _mm_or_si128(_mm_cmpeq_epi8(behind, _mm_set1_epi8('u')),
+                                   _mm_cmpeq_epi8(behind, _mm_set1_epi8('/')));
+    __m128i found = _mm_and_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\')), letters);
+    unsigned mask = (unsigned)_mm_movemask_epi8(found);
+    return mask == 0 ? BLOCK : (size_t)__builtin_ctz(mask);
+#else
+    size_t at = 0;
+    while (at < BLOCK && !looks_unusual(block + at)) {
+        at++;
+    }
+    return at;
+#endif
+}
+
+/* Whether an odd number of backslashes stands before `at`; `start` is no escaped byte. */
+static bool is_escaped_at(const char *start, const char *at)
+{
+    size_t count = 0;
+    while (at > start && at[-1] == '\\') {
+        at--;
+        count++;
+    }
+    return count % 2 != 0;
+}
+
+/* Copies up to the first escape of a kind that may have to be rewritten, at most `most` > 1 bytes,
+ * and never half an escape. Returns how many. `text` and `out` have room for `most`. */
+static size_t copy_usual(const char *text, size_t most, char *out)
+{
+    size_t done = 0;
+    while (most - done > BLOCK) {
+        memcpy(out + done, text + done, BLOCK);
+        size_t run = find_in_block(text + done);
+        done += run;
+        if (run < BLOCK) {
+            if (!is_escaped_at(text, text + done)) {
+                return done;
+            }
+            done++; /* The second one of two backslashes. */
+        }
+    }
+    while (done < most) {
+        if (most - done > 1 && looks_unusual(text + done) && !is_escaped_at(text, text + done)) {
+            return done;
+        }
+        out[done] = text[done];
+        done++;
+    }
+    return done - is_escaped_at(text, text + done);
+}
+
+size_t json_to_usual(struct span *text, char *out, size_t out_size)
+{
+    REQUIRE(out_size >= JSON_USUAL_MIN);
+    const char *at = text->data;
+    const char *end = at + text->size;
+    size_t written = 0;
+    while (at < end && out_size - written >= JSON_USUAL_MIN) {
         size_t left = (size_t)(end - at);
-        size_t room = out_size - written;
-        size_t run = copy_run(at, left < room ? left : room, out + written);
-        at += run;
-        written += run;
+        size_t taken = 0;
+        if (*at == '\\' && left > 1 && looks_unusual(at)) {
+            unsigned code = read_escape(at, left, &taken);
+            written += put_usual(out + written, code);
+        } else {
+            size_t room = out_size - written;
+            taken = copy_usual(at, left < room ? left : room, out + written);
+            written += taken;
+        }
+        at += taken;
     }
     *text = (struct span){.data = at, .size = (size_t)(end - at)};
     return written;

@@ -3,13 +3,18 @@
  *
  * Reading: json_parse() checks a whole document once (grammar, UTF-8, escapes) and keeps an index
  * of its tokens, four bytes each, beside the document, which stays the caller's and is never copied
- * or changed. Values are then reached in any order at O(1) per step, and strings without escapes
- * are spans into the document. Input is hostile: no call recurses, reads past `size` or throws.
+ * or changed. Values are then reached in any order at O(1) per step, and strings are spans into the
+ * document. Input is hostile: no call recurses, reads past `size` or throws.
  * simdjson (https://github.com/simdjson/simdjson) finds the tokens; no padding is needed behind the
  * document.
  *
  * Beyond the standard: a surrogate without its partner (\ud800) is read as U+FFFD. Of equal keys
  * the last counts, as in Python. Numbers are kept as text.
+ *
+ * The usual form of a string is the one that JSON.stringify() and most other writers give it: the
+ * escapes \" \\ \b \f \n \r \t, \u00xx in small letters for other control characters, all else as
+ * it is. It writes each character in one way only, so strings are equal if their usual forms are,
+ * and what begins with the same characters begins with the same bytes.
  *
  * Writing: a cursor over a `struct buf` that places commas and colons by itself.
  *
@@ -28,7 +33,8 @@
 
 enum {
     JSON_DEPTH_MAX = 1024,                   /* Open containers; Python gives up there, too. */
-    JSON_DECODE_MIN = 4,                     /* Bytes that one escaped character may need. */
+    JSON_DECODE_MIN = 4,                     /* Bytes that one character may need. */
+    JSON_USUAL_MIN = 6,                      /* The same in the usual form. */
     JSON_KEEP_BYTES = 4 * 1024 * 1024,       /* A parser keeps its index for bodies this large. */
     JSON_BYTES_MAX = 1024 * 1024 * 1024 - 1, /* Larger documents are refused. */
 };
@@ -88,19 +94,21 @@ enum json_kind json_kind(const struct json_parser *parser, struct json_value val
 /* STRING: the bytes between the quotes, escapes as they came. NUMBER and the literals: their text.
  */
 struct span json_text(const struct json_parser *parser, struct json_value value);
-bool json_is_escaped(const struct json_parser *parser, struct json_value value); /* STRING. */
+bool json_is_usual(const struct json_parser *parser, struct json_value value); /* STRING. */
 
 /* A member's value as it stands in the document, of any kind. REQUIREs that it is a member's. */
 struct span json_member_text(const struct json_parser *parser, struct json_value value);
 
 /*
- * Decodes from the front of `text` (of an escaped string of this parser) as many whole characters
- * as fit into `out`, moves `text` behind them and returns the bytes written; 0 once `text` is
- * empty. out_size is at least JSON_DECODE_MIN. The decoded text is never longer than `text`.
+ * Decodes from the front of `text` (of a string of this parser) as many whole characters as fit
+ * into `out`, moves `text` behind them and returns the bytes written; 0 once `text` is empty.
+ * out_size is at least JSON_DECODE_MIN. The decoded text is never longer than `text`.
  */
 size_t json_decode(struct span *text, char *out, size_t out_size);
+/* The same to the usual form, which is never longer than `text` either; for JSON_USUAL_MIN. */
+size_t json_to_usual(struct span *text, char *out, size_t out_size);
 
-/* The string is `text` (any bytes, decoded). False for other kinds. */
+/* The string is `text`, which has no character that must be escaped. False for other kinds. */
 bool json_is_text(const struct json_parser *parser, struct json_value value, const char *text);
 
 /* The number is an integer without fraction and exponent that fits. */

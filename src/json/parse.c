@@ -9,6 +9,7 @@ struct json_parser *json_parser_new(struct mem *mem)
     struct json_parser *parser = mem_alloc(mem, sizeof *parser);
     if (parser != NULL) {
         parser->mem = mem;
+        parser->scan_blocks = json_scan_choice(0);
         parser->index = NULL;
         parser->count = 0;
     }
@@ -74,21 +75,18 @@ static bool number_valid(struct span text)
     return at == text.size;
 }
 
-/* Marks a string that has escapes. */
+/* Marks a string that is not in the usual form. */
 static bool check_string(struct json_parser *parser, uint32_t token)
 {
     struct span text = json_token_text(parser, token);
     if (text.size < 2 || text.data[text.size - 1] != '"') {
         return false;
     }
-    const char *inside = text.data + 1;
-    size_t size = text.size - 2;
-    const char *escape = memchr(inside, '\\', size);
-    if (escape == NULL) {
-        return true;
+    enum json_form form = json_check_escapes(parser->scan_blocks, text.data + 1, text.size - 2);
+    if (form == JSON_FORM_UNUSUAL) {
+        parser->words[token] = json_word(JSON_WORD_UNUSUAL, parser->words[token]);
     }
-    parser->words[token] = json_word(JSON_WORD_ESCAPED, parser->words[token]);
-    return json_escapes_valid(escape, size - (size_t)(escape - inside));
+    return form != JSON_FORM_INVALID;
 }
 
 static bool check_scalar(struct json_parser *parser, uint32_t token)

@@ -23,7 +23,7 @@ enum json_kind json_kind(const struct json_parser *parser, struct json_value val
         return JSON_OBJECT;
     case JSON_WORD_ARRAY:
         return JSON_ARRAY;
-    case JSON_WORD_ESCAPED:
+    case JSON_WORD_UNUSUAL:
         return JSON_STRING;
     default:
         break;
@@ -59,10 +59,10 @@ struct span json_text(const struct json_parser *parser, struct json_value value)
     return text;
 }
 
-bool json_is_escaped(const struct json_parser *parser, struct json_value value)
+bool json_is_usual(const struct json_parser *parser, struct json_value value)
 {
     REQUIRE(value.token < parser->count);
-    return json_word_kind(parser->words[value.token]) == JSON_WORD_ESCAPED;
+    return json_word_kind(parser->words[value.token]) == JSON_WORD_PLAIN;
 }
 
 struct span json_member_text(const struct json_parser *parser, struct json_value value)
@@ -81,12 +81,12 @@ struct span json_member_text(const struct json_parser *parser, struct json_value
     return (struct span){.data = parser->bytes + start, .size = end - start};
 }
 
-/* Decodes piece by piece, so that no text needs memory. */
-static bool escaped_is(struct span text, const char *wanted, size_t wanted_size)
+/* Rewrites piece by piece, so that no text needs memory. */
+static bool unusual_is(struct span text, const char *wanted, size_t wanted_size)
 {
     char piece[64];
     size_t at = 0;
-    for (size_t size; (size = json_decode(&text, piece, sizeof piece)) > 0; at += size) {
+    for (size_t size; (size = json_to_usual(&text, piece, sizeof piece)) > 0; at += size) {
         if (size > wanted_size - at || memcmp(piece, wanted + at, size) != 0) {
             return false;
         }
@@ -99,8 +99,8 @@ bool json_is_text(const struct json_parser *parser, struct json_value value, con
     if (json_kind(parser, value) != JSON_STRING) {
         return false;
     }
-    if (json_is_escaped(parser, value)) {
-        return escaped_is(json_text(parser, value), text, strlen(text));
+    if (!json_is_usual(parser, value)) {
+        return unusual_is(json_text(parser, value), text, strlen(text));
     }
     return span_is(json_text(parser, value), text);
 }

@@ -1,6 +1,7 @@
 /*
  * Any JSON value in a form that depends on its meaning alone: keys sorted by their bytes, the last
- * of equal ones kept, no white space, strings decoded, numbers as they came.
+ * of equal ones kept, no white space, strings in their usual form (see json.h), numbers as they
+ * came.
  *
  *     object  0xff '{'  { 0xff 'k' key  value }  0xff '}'        true   0xff 't'
  *     array   0xff '['  { value }                0xff ']'        false  0xff 'f'
@@ -19,9 +20,9 @@ enum { INSERTION_SORT_MAX = 12 };
 
 static struct span member_key(const struct prompt_reader *reader, const struct member *member)
 {
-    bool decoded = (member->size & MEMBER_DECODED) != 0;
-    const char *base = decoded ? reader->decoded.data : reader->body;
-    return (struct span){.data = base + member->at, .size = member->size & ~MEMBER_DECODED};
+    bool rewritten = (member->size & MEMBER_REWRITTEN) != 0;
+    const char *base = rewritten ? reader->rewritten.data : reader->body;
+    return (struct span){.data = base + member->at, .size = member->size & ~MEMBER_REWRITTEN};
 }
 
 /* By key, then by place. */
@@ -100,26 +101,25 @@ static struct member *members_of(struct prompt_reader *reader)
     return (struct member *)(void *)reader->members.data;
 }
 
-/* Pushes a member; a key with escapes is decoded behind the others. */
+/* Pushes a member; a key that is not in its usual form is rewritten behind the others. */
 static bool push_member(struct prompt_reader *reader, struct json_value key,
                         struct json_value value)
 {
     struct span text = json_text(reader->json, key);
     struct member member = {.value = value.token};
-    if (!json_is_escaped(reader->json, key)) {
+    if (json_is_usual(reader->json, key)) {
         member.at = (uint32_t)(text.data - reader->body);
         member.size = (uint32_t)text.size;
     } else {
-        struct buf *decoded = &reader->decoded;
-        if (!buf_reserve(decoded, text.size + JSON_DECODE_MIN)) {
+        struct buf *out = &reader->rewritten;
+        if (!buf_reserve(out, text.size + JSON_USUAL_MIN)) {
             return false;
         }
-        member.at = (uint32_t)decoded->size;
-        size_t size =
-            json_decode(&text, decoded->data + decoded->size, decoded->capacity - decoded->size);
+        member.at = (uint32_t)out->size;
+        size_t size = json_to_usual(&text, out->data + out->size, out->capacity - out->size);
         CHECK(text.size == 0);
-        member.size = (uint32_t)size | MEMBER_DECODED;
-        decoded->size += size;
+        member.size = (uint32_t)size | MEMBER_REWRITTEN;
+        out->size += size;
     }
     return buf_append(&reader->members, &member, sizeof member);
 }
@@ -130,7 +130,7 @@ static bool collect(struct prompt_reader *reader, struct json_value object, cons
 {
     *frame = (struct frame){.object = true,
                             .first = reader->members.size / sizeof(struct member),
-                            .decoded_size = reader->decoded.size};
+                            .rewritten_size = reader->rewritten.size};
     struct json_cursor cursor = json_first(reader->json, object);
     struct json_value key;
     struct json_value value;
@@ -216,7 +216,7 @@ static void end_container(struct emit *emit, const struct frame *frame)
     prompt_emit_tag(emit, frame->object ? '}' : ']');
     if (frame->object) {
         emit->reader->members.size = frame->first * sizeof(struct member);
-        emit->reader->decoded.size = frame->decoded_size;
+        emit->reader->rewritten.size = frame->rewritten_size;
     }
 }
 

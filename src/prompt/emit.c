@@ -78,12 +78,12 @@ void prompt_emit_string(struct emit *emit, struct json_value string)
 {
     const struct json_parser *json = emit->reader->json;
     struct span text = json_text(json, string);
-    if (!json_is_escaped(json, string)) {
+    if (json_is_usual(json, string)) {
         prompt_emit_bytes(emit, text.data, text.size);
         return;
     }
     while (!emit->failed && text.size > 0) {
-        unsigned char *room = stage_room(emit, JSON_DECODE_MIN);
-        emit->staged += json_decode(&text, (char *)room, EMIT_STAGE_BYTES - emit->staged);
+        unsigned char *room = stage_room(emit, JSON_USUAL_MIN);
+        emit->staged += json_to_usual(&text, (char *)room, EMIT_STAGE_BYTES - emit->staged);
     }
 }

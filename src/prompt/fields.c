@@ -5,10 +5,10 @@
 static size_t find_name(const struct json_parser *json, struct json_value key,
                         const struct span *names, size_t count)
 {
-    bool escaped = json_is_escaped(json, key);
+    bool usual = json_is_usual(json, key);
     struct span text = json_text(json, key);
     for (size_t i = 0; i < count; i++) {
-        if (escaped ? json_is_text(json, key, names[i].data) : span_equal(text, names[i])) {
+        if (usual ? span_equal(text, names[i]) : json_is_text(json, key, names[i].data)) {
             return i;
         }
     }

@@ -43,21 +43,21 @@ enum source { SOURCE_NONE, SOURCE_MESSAGES, SOURCE_INPUT, SOURCE_PROMPT };
 
 /* A member of an object that is being sorted. */
 struct member {
-    uint32_t at;    /* Of the decoded key: in the body, or in reader->decoded. */
-    uint32_t size;  /* MEMBER_DECODED is or-ed in where it lies in the latter. */
+    uint32_t at;    /* Of the key in its usual form: in the body, or in reader->rewritten. */
+    uint32_t size;  /* MEMBER_REWRITTEN is or-ed in where it lies in the latter. */
     uint32_t value; /* Token; later members have higher ones. */
 };
 
-#define MEMBER_DECODED (UINT32_C(1) << 31)
+#define MEMBER_REWRITTEN (UINT32_C(1) << 31)
 
 /* A container that is being written in canonical form. */
 struct frame {
     struct json_cursor cursor; /* Of an array. */
     bool object;
-    size_t next;         /* Of an object: its members in reader->members, from here ... */
-    size_t end;          /* ... to here, as indexes. */
-    size_t first;        /* Where they began. */
-    size_t decoded_size; /* Of reader->decoded before them. */
+    size_t next;           /* Of an object: its members in reader->members, from here ... */
+    size_t end;            /* ... to here, as indexes. */
+    size_t first;          /* Where they began. */
+    size_t rewritten_size; /* Of reader->rewritten before them. */
 };
 
 struct prompt_reader {
@@ -67,7 +67,7 @@ struct prompt_reader {
     struct buf model;         /* The decoded name, if it has escapes. */
     struct buf places;        /* struct prompt_place. */
     struct buf members;       /* struct member: a stack. */
-    struct buf decoded;       /* Keys with escapes: a stack, too. */
+    struct buf rewritten;     /* Keys that were not in their usual form: a stack, too. */
     struct json_value fields[FIELD_COUNT];
     enum source source;
     struct frame frames[JSON_DEPTH_MAX];
@@ -90,7 +90,7 @@ enum prompt_status prompt_emit_end(struct emit *emit);
 void prompt_emit_bytes(struct emit *emit, const void *bytes, size_t size);
 void prompt_emit_tag(struct emit *emit, char tag);
 void prompt_emit_token(struct emit *emit, uint32_t token); /* Four bytes, little end first. */
-void prompt_emit_string(struct emit *emit, struct json_value string); /* Decoded. */
+void prompt_emit_string(struct emit *emit, struct json_value string); /* In its usual form. */
 
 /* ---- canonical.c ---- */
 

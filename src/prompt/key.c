@@ -16,6 +16,9 @@
  * write the same. Nothing is closed and no length is written before what it counts, so a longer
  * text at the end, or one more message, only appends.
  *
+ * Texts stay escaped, in the usual form (see json.h): as nearly all bodies have them already, their
+ * bytes are hashed where they lie.
+ *
  * Fields that count, in this order: chat_template, chat_template_kwargs, reasoning_effort,
  * reasoning, tools, functions, documents, mm_processor_kwargs: chat templates write them before the
  * first message. add_special_tokens counts where it is not the default. Empty ones (null, "", [],

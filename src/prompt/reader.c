@@ -1,4 +1,6 @@
 /* Reading a body: the fields that count, the model, where the prompt comes from. */
+#include <string.h>
+
 #include "base/check.h"
 #include "prompt/internal.h"
 
@@ -50,7 +52,7 @@ struct prompt_reader *prompt_reader_new(struct mem *mem)
     buf_init(&reader->model, mem, WORK_BYTES_MAX);
     buf_init(&reader->places, mem, WORK_BYTES_MAX);
     buf_init(&reader->members, mem, WORK_BYTES_MAX);
-    buf_init(&reader->decoded, mem, WORK_BYTES_MAX);
+    buf_init(&reader->rewritten, mem, WORK_BYTES_MAX);
     return reader;
 }
 
@@ -59,7 +61,7 @@ void prompt_reader_free(struct prompt_reader *reader)
     if (reader == NULL) {
         return;
     }
-    buf_fini(&reader->decoded);
+    buf_fini(&reader->rewritten);
     buf_fini(&reader->members);
     buf_fini(&reader->places);
     buf_fini(&reader->model);
@@ -80,7 +82,7 @@ void prompt_release(struct prompt_reader *reader)
     release_buf(&reader->model);
     release_buf(&reader->places);
     release_buf(&reader->members);
-    release_buf(&reader->decoded);
+    release_buf(&reader->rewritten);
     json_parser_release(reader->json);
     reader->body = NULL;
     reader->source = SOURCE_NONE;
@@ -128,7 +130,7 @@ static bool read_model(struct prompt_reader *reader, struct span *model)
 {
     struct json_value value = reader->fields[FIELD_MODEL];
     struct span text = json_text(reader->json, value);
-    if (json_is_escaped(reader->json, value)) {
+    if (text.size > 0 && memchr(text.data, '\\', text.size) != NULL) {
         struct buf *out = &reader->model;
         if (!buf_reserve(out, text.size + JSON_DECODE_MIN)) {
             return false;

@@ -132,7 +132,6 @@ static void assert_decodes(struct json_parser *parser, const char *json, const c
                            size_t wanted_size)
 {
     parse(parser, json);
-    assert_int_equal(json_is_escaped(parser, json_root(parser)), strchr(json, '\\') != NULL);
     for (size_t piece = JSON_DECODE_MIN; piece < 70; piece++) {
         struct span text = json_text(parser, json_root(parser));
         char whole[512];
@@ -177,6 +176,40 @@ static void test_lone_surrogates(void **state)
     ASSERT_DECODES(*state, "\"\\udc00\\ud800\"", "\xef\xbf\xbd\xef\xbf\xbd");
 }
 
+static void test_is_usual(void **state)
+{
+    static const char *const usual[] = {
+        "\"\"",
+        "\"a/\xc3\xa9\x7f\"",
+        "\"\\\"\\\\\\b\\f\\n\\r\\t\"",
+        "\"\\u0000\\u001f\\u001b\"",
+        "\"\\\\u0041\"",
+    };
+    static const char *const unusual[] = {
+        "\"\\/\"",     "\"\\u0041\"", "\"\\u000a\"", "\"\\u0008\"",       "\"\\u001F\"",
+        "\"\\u0020\"", "\"\\u007f\"", "\"\\ud800\"", "\"\\n\\n\\u0022\"",
+    };
+    for (size_t i = 0; i < sizeof usual / sizeof *usual; i++) {
+        parse(*state, usual[i]);
+        assert_true(json_is_usual(*state, json_root(*state)));
+    }
+    for (size_t i = 0; i < sizeof unusual / sizeof *unusual; i++) {
+        parse(*state, unusual[i]);
+        assert_false(json_is_usual(*state, json_root(*state)));
+    }
+}
+
+static void test_is_text(void **state)
+{
+    parse(*state, "[\"model\",\"mod\\u0065l\",\"mode\",\"mod\\u0065ls\",\"mod\\u0065\",7]");
+    static const bool wanted[] = {true, true, false, false, false, false};
+    struct json_cursor cursor = json_first(*state, json_root(*state));
+    struct json_value value;
+    for (size_t i = 0; json_next_element(*state, &cursor, &value); i++) {
+        assert_int_equal(json_is_text(*state, value, "model"), wanted[i]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -187,6 +220,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_read_int, setup, teardown),
         cmocka_unit_test_setup_teardown(test_decode, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lone_surrogates, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_is_usual, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_is_text, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

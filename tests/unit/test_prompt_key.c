@@ -53,6 +53,11 @@ static void test_writing_does_not_matter(void **state)
         {SAME, TXT "\"a/b\"}",
          "{" M "\"temperature\":1,\"max_tokens\":5,\"stream\":true,\"prompt\":\"a\\/b\"}"},
         {SAME, TXT "[1,2,3]}", TXT " [ 1 , 2,3 ] }"},
+        {SAME, TXT "\"\\\"\\\\\\b\\f\\n\\r\\t\\u001f\\u0000\"}",
+         TXT "\"\\u0022\\u005c\\u0008\\u000c\\u000a\\u000d\\u0009\\u001F\\u0000\"}"},
+        {SAME, TXT "\"\x7f\xe2\x80\xa8<\"}", TXT "\"\\u007f\\u2028\\u003c\"}"},
+        {SAME, TXT "\"C:\\\\users\\\\/ \\\\\\\\u0041\"}",
+         TXT "\"\\u0043:\\\\users\\\\\\/ \\\\\\\\u0041\"}"},
     };
     CHECK_PAIRS(*state, PROMPT_WHAT_KEY, pairs);
 }
@@ -165,6 +170,9 @@ static void test_structure_tells_apart(void **state)
          MSG "[" U("[{\"type\":\"image\",\"source\":{\"type\":\"base64\",\"data\":\"x\"}}]") "]}",
          MSG "[" U("[{\"type\":\"image\",\"source\":{\"type\":\"base64\",\"data\":\"y\"}}]") "]}"},
         {DIFFER, MSG "[" U("1") "]}", MSG "[" U("\"1\"") "]}"},
+        {DIFFER, TXT "\"\\n\"}", TXT "\"\\\\n\"}"},
+        {DIFFER, TXT "\"\\u001b\"}", TXT "\"\\\\u001b\"}"},
+        {DIFFER, TXT "\"\\\\\\n\"}", TXT "\"\\n\\\\\"}"},
         {DIFFER, MSG "[" U("true") "]}", MSG "[" U("false") "]}"},
         {DIFFER, TXT "[1,2]}", TXT "[\"1\",\"2\"]}"},
         {DIFFER, TXT "[1,2,3]}", TXT "[1,3]}"},
@@ -243,6 +251,12 @@ static void test_bytes(void **state)
     struct buf key = prompt_bytes(*state, PROMPT_WHAT_KEY, body, sizeof body - 1);
     assert_int_equal(key.size, sizeof wanted - 1);
     assert_memory_equal(key.data, wanted, sizeof wanted - 1);
+    buf_fini(&key);
+    static const char escaped[] = TXT "\"\\u0022\\/\\u001B\\u00e9 \\\\u0041\\n\"}";
+    static const char usual[] = "\xffP\\\"/\\u001b\xc3\xa9 \\\\u0041\\n";
+    key = prompt_bytes(*state, PROMPT_WHAT_KEY, escaped, sizeof escaped - 1);
+    assert_int_equal(key.size, sizeof usual - 1);
+    assert_memory_equal(key.data, usual, sizeof usual - 1);
     buf_fini(&key);
     static const char tokens[] = TXT "[[1,65536],[258]]}";
     static const char token_bytes[] = "\xffI\1\0\0\0\0\0\1\0\xff\xff\xff\xff\2\1\0\0";

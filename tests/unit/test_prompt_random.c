@@ -28,7 +28,8 @@ static void put_blank(struct writer *writer, struct buf *out)
 /* One of some characters, raw or in one of its escaped forms. */
 static void put_character(struct writer *writer, struct buf *out)
 {
-    static const char *const forms[][3] = {
+    enum { LONE_HALF = 10, FORMS = 20 };
+    static const char *const forms[FORMS][3] = {
         {"a", "\\u0061", "a"},
         {"b", "\\u0062", "b"},
         {" ", "\\u0020", " "},
@@ -41,10 +42,18 @@ static void put_character(struct writer *writer, struct buf *out)
         {"\xf0\x9f\x98\x80", "\\ud83d\\ude00", "\\uD83D\\uDE00"},
         {"\xef\xbf\xbd", "\\ud800", "\\udfff"},
         {"\\u0000", "\\u0000", "\\u0000"},
+        {"\\u001b", "\\u001B", "\\u001b"},
+        {"\\b", "\\u0008", "\\u0008"},
+        {"\\f", "\\u000c", "\\u000C"},
+        {"\\r", "\\u000d", "\\u000D"},
+        {"\\t", "\\u0009", "\\t"},
+        {"u", "\\u0075", "u"},
+        {"\x7f", "\\u007f", "\\u007F"},
+        {"\xe2\x80\xa8", "\\u2028", "\xe2\x80\xa8"},
     };
-    const char *const *form = forms[random_below(&writer->what, 12)];
+    const char *const *form = forms[random_below(&writer->what, FORMS)];
     put(out, form[random_below(&writer->style, 3)]);
-    if (form == forms[10]) {
+    if (form == forms[LONE_HALF]) {
         put(out, "."); /* So that two lone halves never meet and become a pair. */
     }
 }
