@@ -22,6 +22,13 @@ uint64_t test_seed(void)
     return seed;
 }
 
+size_t test_scale(void)
+{
+    const char *text = getenv("HASHTRIE_TEST_SCALE");
+    size_t scale = text != NULL ? strtoul(text, NULL, 10) : 1;
+    return scale > 0 ? scale : 1;
+}
+
 char *test_directory_make(void)
 {
     const char *root = getenv("TMPDIR");

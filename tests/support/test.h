@@ -22,6 +22,9 @@
  */
 uint64_t test_seed(void);
 
+/* How many times as much random tests do: HASHTRIE_TEST_SCALE, else 1. */
+size_t test_scale(void);
+
 /* Makes an empty folder under $TMPDIR (else /tmp). Give it back to test_directory_remove(). */
 char *test_directory_make(void);
 /* Removes the folder and all in it, and frees `path`. NULL is fine. */
