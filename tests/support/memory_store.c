@@ -95,7 +95,7 @@ static void write_entry(struct memory_store *store, struct trie_entry *entry)
     entry->outcome = TRIE_WRITTEN;
 }
 
-void memory_store_commit(struct memory_store *store, bool fail)
+void memory_store_write(struct memory_store *store, bool fail)
 {
     for (size_t i = 0; i < store->batch.count; i++) {
         if (fail) {
@@ -104,7 +104,26 @@ void memory_store_commit(struct memory_store *store, bool fail)
             write_entry(store, &store->batch.entries[i]);
         }
     }
-    while (trie_batch_release(store->trie, &store->batch)) {
+}
+
+bool memory_store_release(struct memory_store *store)
+{
+    return trie_batch_release(store->trie, &store->batch);
+}
+
+void memory_store_commit(struct memory_store *store, bool fail)
+{
+    memory_store_write(store, fail);
+    while (memory_store_release(store)) {
+    }
+}
+
+void memory_store_forget(struct memory_store *store, size_t number)
+{
+    if (store->count > 0) {
+        struct stored **gone = &store->records[number % store->count];
+        mem_free(store->mem, *gone, sizeof **gone);
+        *gone = store->records[--store->count];
     }
 }
 

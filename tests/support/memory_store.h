@@ -12,7 +12,11 @@ struct memory_store *memory_store_new(struct hashtrie *trie, struct mem *mem);
 void memory_store_free(struct memory_store *store); /* Detaches; nothing may be in flight. */
 
 void memory_store_take(struct memory_store *store, size_t count_max);
-void memory_store_commit(struct memory_store *store, bool fail);
+void memory_store_commit(struct memory_store *store, bool fail); /* The next two in one. */
+void memory_store_write(struct memory_store *store, bool fail);
+bool memory_store_release(struct memory_store *store); /* A slice; true: more is left. */
+/* As the cap deletes: the `number`-th record, modulo their count. Not between write and release. */
+void memory_store_forget(struct memory_store *store, size_t number);
 /* Grafts along the key until the store knows no more. */
 void memory_store_reload(struct memory_store *store, const struct hashtrie_key *key);
 /* Chunks of the key that the store alone knows endpoint `id` to hold. */
