@@ -141,6 +141,28 @@ HASHTRIE_API HASHTRIE_NODISCARD enum hashtrie_status
 hashtrie_store_reload(struct hashtrie_store *store, const struct hashtrie_key *key, size_t depth,
                       hashtrie_store_on_reload *on_done, void *user);
 
+/* ---- Snapshots ---- */
+
+struct hashtrie_snapshot_result {
+    enum hashtrie_status status;
+    const char *path; /* Of its folder; valid for the call. NULL unless OK, as the next two. */
+    uint64_t bytes;
+    double seconds;
+};
+
+/* Called once, from a thread of the store, without any lock. Must not call the store. */
+typedef void hashtrie_store_on_snapshot(void *user, const struct hashtrie_snapshot_result *result);
+
+/*
+ * Makes a snapshot, on a thread of its own. While it is copied, pages that are freed cannot be used
+ * again: if they run short, it is given up (EFULL) before it costs a checkpoint. Ends with EBUSY if
+ * the store is closed meanwhile. Any thread; does not wait for the disk. on_done may be NULL; it is
+ * not called unless OK is returned. EBUSY: one is under way. EINVAL: no snapshot_directory. ENOMEM.
+ */
+HASHTRIE_API HASHTRIE_NODISCARD enum hashtrie_status
+hashtrie_store_snapshot(struct hashtrie_store *store, hashtrie_store_on_snapshot *on_done,
+                        void *user);
+
 /* ---- What it looks like ---- */
 
 enum hashtrie_store_state {
@@ -194,6 +216,18 @@ struct hashtrie_store_stats {
     uint64_t reload_missed_count; /* Answered ENOENT: the filter was wrong, or it went meanwhile. */
     uint64_t reload_repeated_count; /* Looked up again, since a batch was released meanwhile. */
     uint64_t corrupt_record_count;  /* Bad checksum or bounds; treated as a miss. */
+
+    double pinned_seconds; /* Another process's read transaction stays: pages freed since cannot be
+                              used again. 0: there is none. */
+    uint64_t pinned_pid;   /* Whose. */
+
+    uint64_t snapshot_count; /* Made since open. */
+    uint64_t snapshot_failure_count;
+    bool snapshot_running;
+    double snapshot_ratio;        /* Of the one under way: at least so much is copied. */
+    double last_snapshot_unix_s;  /* 0: there is none. */
+    uint64_t last_snapshot_bytes; /* Since open, as the next one. */
+    double last_snapshot_seconds;
 };
 
 HASHTRIE_API void hashtrie_store_get_stats(struct hashtrie_store *store,

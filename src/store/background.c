@@ -1,6 +1,7 @@
 /*
  * The background thread: builds the filter, then reads the most recently used nodes ahead into the
- * page cache, then waits until the filter has to be made anew. Looks for readers that died.
+ * page cache, then waits until the filter has to be made anew. Every second it looks for readers
+ * that died or stay, and whether a snapshot is due.
  *
  * The filter is complete because a filter being built is published to the writer before its scan
  * begins, and not in the middle of a transaction: what is committed later has set its bits, and
@@ -17,17 +18,36 @@ enum {
     WARM_ROWS_PER_TXN = 32,  /* Each may have to be read from the disk. */
     WARM_BYTES_PER_S = 128 << 20,
     WARM_ROW_BYTES = 200, /* Of a row, besides its run. */
-    HOUSEKEEPING_S = 60,
+    HOUSEKEEPING_S = 1,
+    READERS_CHECK_S = 10,
 };
 
 #define WARM_BYTES_MAX (UINT64_C(512) << 20) /* Read ahead at most. */
 
-static bool stopping(struct hashtrie_store *store)
+static void check_readers(struct hashtrie_store *store)
 {
-    CHECK(pthread_mutex_lock(&store->control.lock) == 0);
-    bool stop = store->control.stopping;
-    CHECK(pthread_mutex_unlock(&store->control.lock) == 0);
-    return stop;
+    int dead = 0;
+    CHECK(pthread_rwlock_rdlock(&store->env_lock) == 0);
+    if (store->env.mdb != NULL) {
+        (void)mdb_reader_check(store->env.mdb, &dead); /* Dead readers only hold pages back. */
+    }
+    CHECK(pthread_rwlock_unlock(&store->env_lock) == 0);
+}
+
+/* What is due every so often, also in the middle of long work. */
+static void keep_house(struct hashtrie_store *store)
+{
+    uint64_t now_ns = clock_monotonic_ns();
+    if (now_ns < store->housekept_ns + HOUSEKEEPING_S * CLOCK_NS_PER_S) {
+        return;
+    }
+    store->housekept_ns = now_ns;
+    if (now_ns >= store->readers_checked_ns + READERS_CHECK_S * CLOCK_NS_PER_S) {
+        store->readers_checked_ns = now_ns;
+        check_readers(store);
+    }
+    pins_look(store, now_ns);
+    snapshots_tick(store, now_ns);
 }
 
 /* A read transaction and a cursor for one slice of a scan. */
@@ -130,8 +150,9 @@ static bool build_filter(struct hashtrie_store *store)
     unsigned char from[EDGE_KEY_SIZE] = {0};
     uint64_t rows = 0;
     enum hashtrie_status status = HASHTRIE_OK;
-    while (status == HASHTRIE_OK && !stopping(store)) {
+    while (status == HASHTRIE_OK && !store_stopping(store)) {
         status = scan_slice(store, &next, from, &rows);
+        keep_house(store);
     }
     bool complete = status == HASHTRIE_ENOENT;
     struct filter old = replace_filter(store, complete ? &next : NULL);
@@ -222,10 +243,11 @@ static void warm_up(struct hashtrie_store *store)
     uint64_t bytes = 0;
     enum hashtrie_status status = HASHTRIE_OK;
     while (status == HASHTRIE_OK && bytes < WARM_BYTES_MAX &&
-           counter_get(&counters->warm_done) < rows && !stopping(store)) {
+           counter_get(&counters->warm_done) < rows && !store_stopping(store)) {
         uint64_t before = bytes;
         status = warm_slice(store, from, &begun, &bytes);
         wait_for(store, (bytes - before) * CLOCK_NS_PER_S / WARM_BYTES_PER_S, NULL);
+        keep_house(store);
     }
     counter_set(&counters->warm_total, 1);
     counter_set(&counters->warm_done, 1);
@@ -233,32 +255,23 @@ static void warm_up(struct hashtrie_store *store)
 
 /* ---- The thread ---- */
 
-static void check_readers(struct hashtrie_store *store)
-{
-    int dead = 0;
-    CHECK(pthread_rwlock_rdlock(&store->env_lock) == 0);
-    if (store->env.mdb != NULL) {
-        (void)mdb_reader_check(store->env.mdb, &dead); /* Dead readers only hold pages back. */
-    }
-    CHECK(pthread_rwlock_unlock(&store->env_lock) == 0);
-}
-
 void *background_main(void *user)
 {
     struct hashtrie_store *store = user;
     struct control *control = &store->control;
     bool built = build_filter(store);
+    snapshots_look(store);
     warm_up(store);
-    while (!stopping(store)) {
+    while (!store_stopping(store)) {
         wait_for(store, HOUSEKEEPING_S * CLOCK_NS_PER_S, &control->refilter);
         CHECK(pthread_mutex_lock(&control->lock) == 0);
         bool wanted = control->refilter;
         control->refilter = false;
         CHECK(pthread_mutex_unlock(&control->lock) == 0);
-        if ((wanted || !built) && !stopping(store)) {
+        if ((wanted || !built) && !store_stopping(store)) {
             built = build_filter(store) || built;
         }
-        check_readers(store);
+        keep_house(store);
     }
     return NULL;
 }

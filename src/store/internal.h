@@ -37,6 +37,7 @@ enum {
     BATCH_BYTES_MAX = 2 << 20,
     BATCH_CAP_PARTS = 64,   /* A batch takes at most 1/64 of the cap. */
     BATCH_BUDGET_PARTS = 8, /* And at most 1/8 of the trie's budget. */
+    PAGES_PER_ROW = 4, /* That a batch dirties: edge, run or state, age, and for what it deletes. */
 };
 
 /* What the threads tell each other about checkpoints. */
@@ -125,6 +126,41 @@ struct reader_thread {
     atomic_uint_fast64_t read_start_ns; /* 0: not reading. */
 };
 
+struct copy;
+
+struct snapshots {
+    pthread_mutex_t lock;
+    char *directory; /* Owned; NULL: there are none. */
+    uint32_t interval_s;
+    uint32_t keep;
+    struct copy *copy; /* Under way, borrowed from its thread; NULL: none. */
+    bool running;
+    bool started; /* The thread is to be joined. */
+    bool failed;  /* The last one, and the schedule does not know yet. */
+    bool blocked; /* The environment is being closed. */
+    bool stopping;
+    pthread_t thread;
+    hashtrie_store_on_snapshot *on_done;
+    void *user;
+    uint64_t due_ns; /* Background thread. */
+    atomic_uint_fast64_t done_bytes;
+    atomic_uint_fast64_t total_bytes;
+    atomic_uint_fast64_t count;
+    atomic_uint_fast64_t failures;
+    atomic_uint_fast64_t last_unix_s;
+    atomic_uint_fast64_t last_bytes;
+    atomic_uint_fast64_t last_took_ns;
+};
+
+/* A read transaction of another process that stays: no page freed since can be used again. */
+struct pin {
+    uint64_t txn; /* The background thread's, as the next one. */
+    bool told;
+    bool holding;                  /* The writer's: it waits for pages. */
+    atomic_uint_fast64_t since_ns; /* First seen; 0: there is none. */
+    atomic_uint_fast64_t pid;
+};
+
 struct hashtrie_store {    // NOLINT(clang-analyzer-optin.performance.Padding): grouped by thread.
     struct hashtrie *trie; /* Borrowed. */
     struct mem mem;        /* Of what lives as long as the store. */
@@ -191,6 +227,10 @@ struct hashtrie_store {    // NOLINT(clang-analyzer-optin.performance.Padding): 
     uint32_t reader_count;
 
     pthread_t background;
+    uint64_t housekept_ns; /* The background thread's, as the next one. */
+    uint64_t readers_checked_ns;
+    struct pin pin;
+    struct snapshots snapshots;
 };
 
 /* ---- store.c ---- */
@@ -215,6 +255,10 @@ enum hashtrie_status store_env_open(struct hashtrie_store *store, bool *fresh);
 enum hashtrie_status store_move_aside(struct hashtrie_store *store, enum hashtrie_status why);
 /* Counts of the store as they are in a transaction. */
 enum hashtrie_status store_count(struct hashtrie_store *store, MDB_txn *txn);
+void store_env_lock(
+    struct hashtrie_store *store); /* For writing, without waiting for a snapshot. */
+void store_env_unlock(struct hashtrie_store *store);
+bool store_stopping(struct hashtrie_store *store);                      /* It is being closed. */
 bool control_wait_until(struct control *control, uint64_t deadline_ns); /* False: it has passed. */
 
 static inline void counter_add(atomic_uint_fast64_t *counter, uint64_t count)
@@ -323,6 +367,24 @@ bool endpoints_changed(const struct hashtrie_store *store);
 enum hashtrie_status endpoints_write(struct hashtrie_store *store, MDB_txn *txn);
 void endpoints_committed(struct hashtrie_store *store);
 void endpoints_forget(struct hashtrie_store *store); /* Another file: write all of them again. */
+
+/* ---- pins.c ---- */
+
+/* Looks for other processes' read transactions that stay; a second or more apart. */
+void pins_look(struct hashtrie_store *store, uint64_t now_ns);
+/* Whether a read transaction leaves too few pages for the writer to go on: *pid says whose. One of
+ * our own is over soon: a snapshot is stopped. Writer thread. */
+bool pins_hold(struct hashtrie_store *store, long *pid);
+
+/* ---- snapshots.c ---- */
+
+void snapshots_look(struct hashtrie_store *store);                  /* Background thread, once. */
+void snapshots_tick(struct hashtrie_store *store, uint64_t now_ns); /* Starts one if it is due. */
+/* Ends the one under way, if there is one, with that status. */
+void snapshots_stop_copy(struct hashtrie_store *store, enum hashtrie_status why);
+/* Around taking env_lock for writing: a copy would hold it for long. */
+void snapshots_block(struct hashtrie_store *store, bool blocked);
+void snapshots_stop(struct hashtrie_store *store); /* For good; waits for the thread. */
 
 /* ---- writer.c, reload.c, background.c: the threads ---- */
 

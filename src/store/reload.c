@@ -141,7 +141,8 @@ static bool may_try(struct hashtrie_store *store, struct reloads *reloads)
         return false;
     }
     if (state != HASHTRIE_STORE_SLOW) {
-        return state == HASHTRIE_STORE_OK || state == HASHTRIE_STORE_FRESH;
+        return state == HASHTRIE_STORE_OK || state == HASHTRIE_STORE_FRESH ||
+               state == HASHTRIE_STORE_FULL; /* That can still be read. */
     }
     uint64_t now_ns = clock_monotonic_ns();
     if (now_ns < reloads->probe_ns + SLOW_PROBE_MS * CLOCK_NS_PER_MS) {

@@ -189,26 +189,38 @@ enum hashtrie_status snapshot_prune(const char *directory, size_t keep)
 
 /* ---- Writing one ---- */
 
+static bool name_second(uint64_t unix_s, unsigned number, char name[SNAPSHOT_NAME_BYTES])
+{
+    time_t second = (time_t)unix_s;
+    struct tm utc;
+    size_t size = gmtime_r(&second, &utc) == NULL
+                      ? 0
+                      : strftime(name, SNAPSHOT_NAME_BYTES, "snapshot-%Y%m%dT%H%M%SZ", &utc);
+    if (size > 0 && number > 0) {
+        (void)snprintf(name + size, SNAPSHOT_NAME_BYTES - size, "-%u", number);
+    }
+    return size > 0 && is_name(name);
+}
+
+/* Later than all there are, whatever the clock says: else it would be the first to be pruned. */
 enum hashtrie_status snapshot_new_path(const char *directory, char path[ENV_PATH_BYTES_MAX])
 {
-    time_t now = time(NULL);
-    struct tm utc;
-    char name[SNAPSHOT_NAME_BYTES];
-    size_t size = gmtime_r(&now, &utc) == NULL
-                      ? 0
-                      : strftime(name, sizeof name, "snapshot-%Y%m%dT%H%M%SZ", &utc);
-    for (unsigned i = 0; size > 0 && i < NAMES_PER_SECOND; i++) {
-        if (i > 0) {
-            (void)snprintf(name + size, sizeof name - size, "-%u", i); /* One digit: fits. */
-        }
-        if (!is_name(name) || !join(path, directory, "/", name)) {
-            return HASHTRIE_EINVAL;
-        }
-        if (access(path, F_OK) != 0) {
-            return HASHTRIE_OK;
-        }
+    struct snapshot_list list;
+    enum hashtrie_status status = snapshot_list(directory, &list);
+    if (status != HASHTRIE_OK) {
+        return status;
     }
-    return HASHTRIE_EEXIST;
+    uint64_t second = (uint64_t)time(NULL);
+    unsigned number = 0;
+    if (list.count > 0 && snapshot_unix_s(&list.names[0]) >= second) {
+        const char *suffix = list.names[0].text + sizeof name_pattern - 1;
+        number = suffix[0] == '\0' ? 1 : (unsigned)(suffix[1] - '0') + 1;
+        second = snapshot_unix_s(&list.names[0]) + number / NAMES_PER_SECOND;
+        number %= NAMES_PER_SECOND;
+    }
+    char name[SNAPSHOT_NAME_BYTES];
+    bool named = name_second(second, number, name) && join(path, directory, "/", name);
+    return named ? HASHTRIE_OK : HASHTRIE_EINVAL;
 }
 
 static enum hashtrie_status make_part(struct snapshot_part *part)

@@ -38,7 +38,7 @@ enum hashtrie_status snapshot_folder_open(const char *directory);
 /* Removes all snapshots but the newest `keep`. */
 enum hashtrie_status snapshot_prune(const char *directory, size_t keep);
 
-/* directory/NAME for one begun now. EEXIST: that second has ten already. */
+/* directory/NAME for one begun now. */
 enum hashtrie_status snapshot_new_path(const char *directory, char path[ENV_PATH_BYTES_MAX]);
 
 /* One being written. */

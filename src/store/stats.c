@@ -1,4 +1,5 @@
 /* What a store looks like from outside: state, figures, and what its filter says. */
+#include "base/check.h"
 #include "base/clock.h"
 #include "store/internal.h"
 
@@ -50,6 +51,28 @@ static void get_checkpoint_stats(const struct counters *counters, struct hashtri
     out->deleted_node_count = counter_get(&counters->deleted);
 }
 
+static void get_snapshot_stats(struct hashtrie_store *store, struct hashtrie_store_stats *out)
+{
+    struct snapshots *snapshots = &store->snapshots;
+    CHECK(pthread_mutex_lock(&snapshots->lock) == 0);
+    out->snapshot_running = snapshots->running;
+    CHECK(pthread_mutex_unlock(&snapshots->lock) == 0);
+    uint64_t total = counter_get(&snapshots->total_bytes);
+    out->snapshot_ratio = out->snapshot_running && total > 0
+                              ? (double)counter_get(&snapshots->done_bytes) / (double)total
+                              : 0;
+    out->snapshot_count = counter_get(&snapshots->count);
+    out->snapshot_failure_count = counter_get(&snapshots->failures);
+    out->last_snapshot_unix_s = (double)counter_get(&snapshots->last_unix_s);
+    out->last_snapshot_bytes = counter_get(&snapshots->last_bytes);
+    out->last_snapshot_seconds =
+        (double)counter_get(&snapshots->last_took_ns) / (double)CLOCK_NS_PER_S;
+    uint64_t since_ns = counter_get(&store->pin.since_ns);
+    out->pinned_pid = since_ns == 0 ? 0 : counter_get(&store->pin.pid);
+    out->pinned_seconds =
+        since_ns == 0 ? 0 : (double)(clock_monotonic_ns() - since_ns) / (double)CLOCK_NS_PER_S;
+}
+
 void hashtrie_store_get_stats(struct hashtrie_store *store, struct hashtrie_store_stats *out)
 {
     const struct counters *counters = &store->counters;
@@ -70,6 +93,7 @@ void hashtrie_store_get_stats(struct hashtrie_store *store, struct hashtrie_stor
     out->warmup_ratio = total == 0 ? 0 : (double)counter_get(&counters->warm_done) / (double)total;
     get_checkpoint_stats(counters, out);
     get_reload_stats(counters, out);
+    get_snapshot_stats(store, out);
 }
 
 /* ---- The filter, as callers see it ---- */

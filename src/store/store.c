@@ -16,7 +16,6 @@ enum {
     EVENT_BYTES_MAX = 1024,
     LIMIT_PERCENT = 80, /* Of the cap's pages: deleting and committing need pages too. */
     RESERVED_BATCHES = 4,
-    PAGES_PER_ROW = 4, /* That a batch dirties: edge, run or state, age, and for what it deletes. */
     ID_AFTER_DAMAGE = 1 << 20 /* Next endpoint id where the stored one is unreadable. */
 };
 
@@ -96,6 +95,26 @@ void store_timing_end(struct hashtrie_store *store, atomic_uint_fast64_t *start_
                     " ms; requests do not wait for it meanwhile",
                     took_ns / CLOCK_NS_PER_MS);
     }
+}
+
+void store_env_lock(struct hashtrie_store *store)
+{
+    snapshots_block(store, true);
+    CHECK(pthread_rwlock_wrlock(&store->env_lock) == 0);
+}
+
+void store_env_unlock(struct hashtrie_store *store)
+{
+    CHECK(pthread_rwlock_unlock(&store->env_lock) == 0);
+    snapshots_block(store, false);
+}
+
+bool store_stopping(struct hashtrie_store *store)
+{
+    CHECK(pthread_mutex_lock(&store->control.lock) == 0);
+    bool stopping = store->control.stopping;
+    CHECK(pthread_mutex_unlock(&store->control.lock) == 0);
+    return stopping;
 }
 
 bool control_wait_until(struct control *control, uint64_t deadline_ns)
@@ -256,6 +275,11 @@ static bool options_valid(const struct hashtrie_store_options *options)
            options->checkpoint_interval_ms <= HASHTRIE_STORE_INTERVAL_MAX_MS &&
            options->reload_thread_count >= 1 &&
            options->reload_thread_count <= HASHTRIE_STORE_RELOAD_THREADS_MAX &&
+           (options->snapshot_interval_s == 0 ||
+            options->snapshot_interval_s >= HASHTRIE_SNAPSHOT_INTERVAL_MIN_S) &&
+           options->snapshot_keep >= 1 && options->snapshot_keep <= HASHTRIE_SNAPSHOT_KEEP_MAX &&
+           (options->snapshot_directory == NULL ||
+            strnlen(options->snapshot_directory, ENV_PATH_BYTES_MAX) < ENV_PATH_BYTES_MAX / 2) &&
            options->chunk_size >= HASHTRIE_CHUNK_SIZE_MIN &&
            options->chunk_size <= HASHTRIE_CHUNK_SIZE_MAX;
 }
@@ -275,6 +299,7 @@ static void init_locks(struct hashtrie_store *store)
     CHECK(pthread_mutex_init(&store->write_lock, NULL) == 0);
     CHECK(pthread_mutex_init(&store->control.lock, NULL) == 0);
     CHECK(pthread_mutex_init(&store->reloads.lock, NULL) == 0);
+    CHECK(pthread_mutex_init(&store->snapshots.lock, NULL) == 0);
     init_condition(&store->control.wake);
     init_condition(&store->control.done);
     init_condition(&store->reloads.wake);
@@ -285,6 +310,7 @@ static void fini_locks(struct hashtrie_store *store)
     (void)pthread_cond_destroy(&store->reloads.wake); /* Fail only while used. */
     (void)pthread_cond_destroy(&store->control.done);
     (void)pthread_cond_destroy(&store->control.wake);
+    (void)pthread_mutex_destroy(&store->snapshots.lock);
     (void)pthread_mutex_destroy(&store->reloads.lock);
     (void)pthread_mutex_destroy(&store->control.lock);
     (void)pthread_mutex_destroy(&store->write_lock);
@@ -309,10 +335,30 @@ static struct hashtrie_store *new_store(struct hashtrie *trie,
     store->on_event = options->on_event;
     store->user = options->user;
     store->reader_count = options->reload_thread_count;
+    store->snapshots.interval_s = options->snapshot_interval_s;
+    store->snapshots.keep = options->snapshot_keep;
     mem_init(&store->writer_mem, SIZE_MAX);
     mem_init(&store->filter_mem, SIZE_MAX);
     init_locks(store);
     return store;
+}
+
+static void free_text(struct hashtrie_store *store, char *text)
+{
+    if (text != NULL) {
+        mem_free(&store->mem, text, strlen(text) + 1);
+    }
+}
+
+/* False: no memory. */
+static bool copy_texts(struct hashtrie_store *store, const struct hashtrie_store_options *options)
+{
+    const char *snapshots = options->snapshot_directory;
+    store->directory = mem_strndup(&store->mem, options->directory, strlen(options->directory));
+    if (snapshots != NULL) {
+        store->snapshots.directory = mem_strndup(&store->mem, snapshots, strlen(snapshots));
+    }
+    return store->directory != NULL && (snapshots == NULL || store->snapshots.directory != NULL);
 }
 
 static void free_store(struct hashtrie_store *store)
@@ -336,9 +382,8 @@ static void free_store(struct hashtrie_store *store)
         (void)close(store->directory_fd); /* Gives the lock up. */
     }
     fini_locks(store);
-    if (store->directory != NULL) {
-        mem_free(&store->mem, store->directory, strlen(store->directory) + 1);
-    }
+    free_text(store, store->directory);
+    free_text(store, store->snapshots.directory);
     struct mem mem = store->mem;
     mem_free(&mem, store, sizeof *store);
     mem_fini(&mem);
@@ -379,6 +424,7 @@ static void stop_threads(struct hashtrie_store *store, uint32_t readers, bool ba
     if (background) {
         CHECK(pthread_join(store->background, NULL) == 0);
     }
+    snapshots_stop(store);
 }
 
 static void stop_writer(struct hashtrie_store *store, uint32_t timeout_ms)
@@ -459,8 +505,7 @@ enum hashtrie_status hashtrie_store_open(struct hashtrie *trie,
     }
     enum hashtrie_status status = HASHTRIE_ENOMEM;
     bool fresh = false;
-    store->directory = mem_strndup(&store->mem, options->directory, strlen(options->directory));
-    if (store->directory == NULL) {
+    if (!copy_texts(store, options)) {
         goto fail_store;
     }
     status = env_directory_open(store->directory, &store->directory_fd);

@@ -11,6 +11,8 @@
  *   damage, twice in a row                  FRESH: move the file aside, write everything anew
  *   cannot be opened at all                 OFF: memory only; tried again with the same delays
  */
+#include <unistd.h>
+
 #include "base/check.h"
 #include "base/clock.h"
 #include "store/internal.h"
@@ -183,13 +185,13 @@ static void began_fresh(struct hashtrie_store *store)
 static void start_fresh(struct hashtrie_store *store, enum hashtrie_status why)
 {
     bool fresh = true;
-    CHECK(pthread_rwlock_wrlock(&store->env_lock) == 0);
+    store_env_lock(store);
     env_close(&store->env);
     enum hashtrie_status status = store_move_aside(store, why);
     if (status == HASHTRIE_OK) {
         status = store_env_open(store, &fresh);
     }
-    CHECK(pthread_rwlock_unlock(&store->env_lock) == 0);
+    store_env_unlock(store);
     if (status != HASHTRIE_OK) {
         (void)store_set_state(store, HASHTRIE_STORE_OFF);
         return;
@@ -201,10 +203,10 @@ static void start_fresh(struct hashtrie_store *store, enum hashtrie_status why)
 /* After an error the environment may be unusable (MDB_PANIC); opening it again costs little. */
 static enum hashtrie_status open_again(struct hashtrie_store *store, bool *fresh)
 {
-    CHECK(pthread_rwlock_wrlock(&store->env_lock) == 0);
+    store_env_lock(store);
     env_close(&store->env);
     enum hashtrie_status status = store_env_open(store, fresh);
-    CHECK(pthread_rwlock_unlock(&store->env_lock) == 0);
+    store_env_unlock(store);
     return status;
 }
 
@@ -237,11 +239,38 @@ static void pause_full(struct hashtrie_store *store)
     CHECK(pthread_mutex_unlock(&control->lock) == 0);
 }
 
+/*
+ * While somebody's read transaction holds the free pages back, the last ones are kept for the time
+ * after it: a map that is full to the brim cannot even be deleted from. What is new waits in memory
+ * meanwhile and, when the budget is full, is dropped unsaved.
+ */
+static bool hold(struct hashtrie_store *store)
+{
+    long pid = 0;
+    if (store_stopping(store) || !pins_hold(store, &pid)) { /* The last one takes what there is. */
+        store->pin.holding = false;
+        return false;
+    }
+    bool ours = pid == (long)getpid();
+    store->retry_ns =
+        clock_monotonic_ns() + (ours ? FULL_PAUSE_MS * CLOCK_NS_PER_MS : CLOCK_NS_PER_S);
+    if (!ours && !store->pin.holding) {
+        store->pin.holding = true;
+        (void)store_set_state(store, HASHTRIE_STORE_FULL);
+        store_event(store, HASHTRIE_EVENT_WARNING,
+                    "nothing is written for now: process %ld holds a read transaction of the "
+                    "store, and nearly all free pages with it",
+                    pid);
+    }
+    return true;
+}
+
 /* No attempt of this checkpoint has helped. */
 static void give_up_full(struct hashtrie_store *store, bool room)
 {
     store->retry_ns = clock_monotonic_ns() + CLOCK_NS_PER_S;
-    if (!room && ++store->hopeless_in_row >= HOPELESS_MAX) {
+    long pid = 0;
+    if (!room && !pins_hold(store, &pid) && ++store->hopeless_in_row >= HOPELESS_MAX) {
         store->hopeless_in_row = 0;
         start_fresh(store, HASHTRIE_EFULL);
     }
@@ -313,8 +342,9 @@ static bool out_of_time(struct hashtrie_store *store)
 static void trim(struct hashtrie_store *store)
 {
     enum hashtrie_status status = HASHTRIE_OK;
+    long pid = 0;
     for (int i = 0; i < TRIM_TXNS_PER_CHECKPOINT && status == HASHTRIE_OK &&
-                    store->used_pages > store->limit_pages;
+                    store->used_pages > store->limit_pages && !pins_hold(store, &pid);
          i++) {
         status = commit_deletes(store, 0, 0);
         if (status == HASHTRIE_EFULL) {
@@ -392,6 +422,10 @@ static enum hashtrie_status run_checkpoint(struct hashtrie_store *store)
         if (out_of_time(store)) {
             return HASHTRIE_EBUSY;
         }
+        if (hold(store)) {
+            counter_add(&store->counters.failures, 1);
+            return HASHTRIE_EFULL;
+        }
         enum hashtrie_status status = step(store, &checkpoint, &complete);
         if (status != HASHTRIE_OK && !handle_failure(store, status, &full_attempts)) {
             note_failed(store, status);
@@ -462,10 +496,7 @@ void *writer_main(void *user)
     enum hashtrie_status status = HASHTRIE_OK;
     while (!last) {
         wait_for_work(store);
-        bool stopping = false;
-        CHECK(pthread_mutex_lock(&store->control.lock) == 0);
-        stopping = store->control.stopping;
-        CHECK(pthread_mutex_unlock(&store->control.lock) == 0);
+        bool stopping = store_stopping(store);
         status = run_checkpoint(store);
         last = publish(store, status) && stopping;
     }

@@ -1,7 +1,11 @@
+/* Snapshots: their names, and those of a store that serves. */
 #include <sys/stat.h>
+#include <time.h>
 
 #include "store/snapshot.h"
-#include "store_support.h"
+#include "unit/store_support.h"
+
+enum { KEYS = 12 };
 
 static void make_folder(const char *parent, const char *name)
 {
@@ -54,11 +58,182 @@ static void test_a_full_list_holds_the_newest(void **state)
     test_directory_remove(directory);
 }
 
+/* ---- Of a store that serves ---- */
+
+struct made {
+    sem_t done;
+    enum hashtrie_status status;
+    char path[512];
+    uint64_t bytes;
+};
+
+static void on_made(void *user, const struct hashtrie_snapshot_result *result)
+{
+    struct made *made = user;
+    made->status = result->status;
+    made->bytes = result->bytes;
+    (void)snprintf(made->path, sizeof made->path, "%s", result->path == NULL ? "" : result->path);
+    (void)sem_post(&made->done);
+}
+
+static void wait_made(struct made *made)
+{
+    while (sem_wait(&made->done) != 0) {
+    }
+}
+
+struct snapshot_test {
+    struct test_store test;
+    char *folder;
+    struct made made;
+    hashtrie_endpoint endpoint;
+};
+
+static void open_test(struct snapshot_test *world)
+{
+    test_store_init(&world->test);
+    world->folder = test_path(world->test.directory, "snapshots");
+    world->test.options.snapshot_directory = world->folder;
+    world->test.options.snapshot_keep = 2;
+    assert_int_equal(sem_init(&world->made.done, 0, 0), 0);
+}
+
+static void close_test(struct snapshot_test *world)
+{
+    (void)sem_destroy(&world->made.done);
+    test_path_free(world->folder);
+    test_store_fini(&world->test);
+}
+
+static void make_snapshot(struct snapshot_test *world)
+{
+    assert_int_equal(hashtrie_store_snapshot(world->test.store, on_made, &world->made),
+                     HASHTRIE_OK);
+    wait_made(&world->made);
+    assert_int_equal(world->made.status, HASHTRIE_OK);
+}
+
+static void test_snapshots_open_as_stores_and_the_newest_are_kept(void **state)
+{
+    (void)state;
+    struct snapshot_test world;
+    open_test(&world);
+    test_store_open(&world.test);
+    world.endpoint = test_store_endpoint(&world.test, "http://engine:8000");
+    char first[sizeof world.made.path];
+    struct snapshot_list list;
+    for (uint32_t i = 0; i < KEYS; i++) { /* Within a second or two: names get suffixes. */
+        struct test_key key = test_store_key(1, i * 1000, 50);
+        test_store_insert(&world.test, &key, world.endpoint);
+        test_store_checkpoint(&world.test);
+        make_snapshot(&world);
+        if (i == 0) {
+            memcpy(first, world.made.path, sizeof first);
+        }
+        assert_int_equal(snapshot_list(world.folder, &list), HASHTRIE_OK);
+        assert_int_equal(list.count, i == 0 ? 1 : 2);
+        assert_string_equal(strrchr(world.made.path, '/') + 1, list.names[0].text);
+    }
+    assert_int_equal(access(first, F_OK), -1);
+    struct hashtrie_store_stats stats;
+    hashtrie_store_get_stats(world.test.store, &stats);
+    assert_int_equal(stats.snapshot_count, KEYS);
+    assert_int_equal(stats.last_snapshot_bytes, world.made.bytes);
+    assert_true(stats.last_snapshot_unix_s > 0 && stats.last_snapshot_seconds > 0);
+    test_store_close(&world.test);
+    world.test.options.directory = world.made.path;
+    world.test.options.snapshot_directory = NULL;
+    test_store_open(&world.test);
+    for (uint32_t i = 0; i < KEYS; i++) {
+        struct test_key key = test_store_key(1, i * 1000, 50);
+        assert_int_equal(test_store_recall(&world.test, &key).chunk_count, 50);
+    }
+    assert_int_equal(hashtrie_store_snapshot(world.test.store, on_made, &world.made),
+                     HASHTRIE_EINVAL);
+    test_store_close(&world.test);
+    close_test(&world);
+}
+
+static void test_one_at_a_time_and_closing_ends_it(void **state)
+{
+    (void)state;
+    struct snapshot_test world;
+    open_test(&world);
+    test_store_open(&world.test);
+    enum hashtrie_status second = HASHTRIE_OK;
+    int tries = 0;
+    do { /* The first may be over before the second is asked for. */
+        assert_int_equal(hashtrie_store_snapshot(world.test.store, on_made, &world.made),
+                         HASHTRIE_OK);
+        second = hashtrie_store_snapshot(world.test.store, on_made, &world.made);
+        wait_made(&world.made);
+        if (second == HASHTRIE_OK) {
+            wait_made(&world.made);
+        }
+    } while (second == HASHTRIE_OK && ++tries < 9);
+    assert_int_equal(second, HASHTRIE_EBUSY);
+    enum hashtrie_status last = hashtrie_store_snapshot(world.test.store, on_made, &world.made);
+    test_store_close(&world.test); /* It is told, whatever came of it. */
+    if (last == HASHTRIE_OK) {
+        wait_made(&world.made);
+    }
+    close_test(&world);
+}
+
+static void test_the_schedule_begins_at_once_and_left_overs_go(void **state)
+{
+    (void)state;
+    struct snapshot_test world;
+    open_test(&world);
+    make_folder(world.test.directory, "snapshots");
+    test_file_write_text(world.folder, "snapshot-20260102T030405Z.part/data.mdb", "half");
+    test_file_write_text(world.folder, "other.part/data.mdb", "whole");
+    world.test.options.snapshot_interval_s = 3600;
+    test_store_open(&world.test);
+    struct hashtrie_store_stats stats = {0};
+    struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
+    for (int i = 0; i < 3000 && stats.snapshot_count == 0; i++) {
+        (void)nanosleep(&pause, NULL);
+        hashtrie_store_get_stats(world.test.store, &stats);
+    }
+    assert_int_equal(stats.snapshot_count, 1);
+    test_store_close(&world.test);
+    char *left_over = test_path(world.folder, "snapshot-20260102T030405Z.part");
+    char *other = test_path(world.folder, "other.part/data.mdb");
+    assert_int_equal(access(left_over, F_OK), -1);
+    assert_int_equal(access(other, F_OK), 0);
+    test_path_free(left_over);
+    test_path_free(other);
+    close_test(&world);
+}
+
+static void test_a_folder_that_cannot_be_made_is_told(void **state)
+{
+    (void)state;
+    struct snapshot_test world;
+    open_test(&world);
+    test_file_write_text(world.test.directory, "snapshots", "a file");
+    test_store_open(&world.test);
+    assert_int_equal(hashtrie_store_snapshot(world.test.store, on_made, &world.made), HASHTRIE_OK);
+    wait_made(&world.made);
+    assert_int_equal(world.made.status, HASHTRIE_EINVAL);
+    struct hashtrie_store_stats stats;
+    hashtrie_store_get_stats(world.test.store, &stats);
+    assert_int_equal(stats.snapshot_failure_count, 1);
+    test_store_close(&world.test);
+    close_test(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_list_is_newest_first_and_takes_whole_ones_only),
         cmocka_unit_test(test_a_full_list_holds_the_newest),
+        cmocka_unit_test(test_snapshots_open_as_stores_and_the_newest_are_kept),
+        cmocka_unit_test(test_one_at_a_time_and_closing_ends_it),
+        cmocka_unit_test(test_the_schedule_begins_at_once_and_left_overs_go),
+        cmocka_unit_test(test_a_folder_that_cannot_be_made_is_told),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    test_store_prefer_memory();
+    return cmocka_run_group_tests_name("store snapshots", tests, NULL, NULL);
 }
