@@ -82,6 +82,7 @@ struct config {
     uint64_t drain_timeout_ns;
     uint64_t connect_timeout_ns;
     uint64_t upstream_idle_timeout_ns;
+    uint64_t engine_stats_interval_ns; /* 0: off. */
     uint64_t reload_timeout_ns;
     uint64_t body_bytes_max;
     uint64_t buffered_bytes_max; /* All request bodies together. */

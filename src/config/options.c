@@ -112,6 +112,18 @@ const struct option options[OPTION_ID_COUNT] = {
          .field = FIELD(upstream_idle_timeout_ns),
          .help = "How long an idle connection to a backend is kept for reuse. Stay below the "
                  "engine's own limit (vLLM: 5s)."},
+    [OPTION_ENGINE_STATS_INTERVAL] =
+        {.flag = "--engine-stats-interval",
+         .metavar = "DURATION",
+         .kind = OPTION_DURATION,
+         .fallback = "30s",
+         .min = 100 * MS,
+         .max = HOUR,
+         .may_be_off = true,
+         .bare_unit = SECOND,
+         .field = FIELD(engine_stats_interval_ns),
+         .help = "How often each backend's /metrics are read: restarts, KV cache size, load. A "
+                 "number alone counts seconds."},
     [OPTION_FAILOVER_ATTEMPTS] =
         {.flag = "--max-instance-failover-reroute-attempts",
          .metavar = "N",
@@ -150,8 +162,8 @@ const struct option options[OPTION_ID_COUNT] = {
          .width = 8,
          .may_be_off = true,
          .field = FIELD(kv_capacity_tokens),
-         .help = "Tokens that the KV cache of each backend holds. What must have been evicted "
-                 "there since no longer counts."},
+         .help = "Tokens that the KV cache of each backend holds; off: as its /metrics say. What "
+                 "must have been evicted there since no longer counts."},
     [OPTION_MAX_ENTRY_AGE] =
         {.flag = "--max-entry-age",
          .metavar = "DURATION",

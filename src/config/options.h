@@ -31,6 +31,7 @@ enum option_id {
     OPTION_STATIC_ALIASES,
     OPTION_CONNECT_TIMEOUT,
     OPTION_UPSTREAM_IDLE_TIMEOUT,
+    OPTION_ENGINE_STATS_INTERVAL,
     OPTION_FAILOVER_ATTEMPTS,
     OPTION_ROUTING_LOGIC,
     OPTION_CHUNK_SIZE,
@@ -64,6 +65,8 @@ struct option {
     uint64_t max;
     uint64_t multiple;      /* Of OPTION_COUNT; 0: any. */
     uint64_t variable_unit; /* The variable is a decimal number of these; 0: as the flag. */
+    uint64_t bare_unit;     /* A whole number alone, as the Python router takes it, counts these;
+                               0: a unit is needed. */
     enum option_kind kind;
     unsigned char width; /* Bytes of the field of OPTION_COUNT: 2, 4 or 8. */
     bool may_be_off;     /* "off" and 0 are accepted and mean 0. */

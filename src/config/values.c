@@ -236,6 +236,13 @@ static bool read_number(const struct option *option, const char *text, bool from
         *out = (uint64_t)(units * (double)option->variable_unit);
         return true;
     }
+    if (option->bare_unit != 0 && value_read_count(text, out)) {
+        if (*out > option->max / option->bare_unit) {
+            return false;
+        }
+        *out *= option->bare_unit;
+        return true;
+    }
     if (option->kind == OPTION_SIZE) {
         return value_read_size(text, out);
     }

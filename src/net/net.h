@@ -96,6 +96,21 @@ struct net_signal *net_signal_new(struct net_loop *loop, int number,
                                   void (*on_signal)(void *user, int number), void *user);
 void net_signal_close(struct net_signal *signal);
 
+/* ---- Descriptors of others ---- */
+
+/* Watches a descriptor that another library reads, writes and closes. */
+struct net_poll;
+
+enum { NET_READABLE = 1, NET_WRITABLE = 2, NET_BROKEN = 4 }; /* Bits. */
+
+typedef void net_poll_ready(void *user, unsigned events);
+
+/* `fd` must stay open until net_poll_close(), and be watched once only. */
+struct net_poll *net_poll_new(struct net_loop *loop, int fd, net_poll_ready *on_ready, void *user);
+/* What to tell of from now on, again and again while it is so; 0: nothing. False: failed. */
+bool net_poll_set(struct net_poll *poll, unsigned events);
+void net_poll_close(struct net_poll *poll); /* `fd` may be closed right afterwards. */
+
 /* ---- Addresses ---- */
 
 /* Literal addresses are used as they are; names are looked up at each connect. */

@@ -44,6 +44,20 @@ static void write_store(struct json_writer *writer, struct router *router)
     json_write_end(writer);
 }
 
+static void write_engines(struct json_writer *writer, struct router *router)
+{
+    hashtrie_lock(router->trie);
+    size_t telling_count = router->telling_count;
+    hashtrie_unlock(router->trie);
+    json_write_key(writer, "engines");
+    json_write_object(writer);
+    json_write_key(writer, "known");
+    json_write_uint(writer, router->backend_count);
+    json_write_key(writer, "metrics_read");
+    json_write_uint(writer, telling_count);
+    json_write_end(writer);
+}
+
 /* 200 while the process serves, whatever the store does. */
 static void serve_health(struct request *request, struct buf *body)
 {
@@ -53,6 +67,7 @@ static void serve_health(struct request *request, struct buf *body)
     json_write_key(&writer, "status");
     json_write_text(&writer, "healthy");
     write_store(&writer, request->worker->router);
+    write_engines(&writer, request->worker->router);
     json_write_end(&writer);
     send_json(request, 200, body, &writer);
 }

@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "proxy/conn.h"
+#include "proxy/engines.h"
 #include "proxy/upstream.h"
 
 static const uint32_t moves[REQUEST_STATE_COUNT] = {
@@ -262,6 +263,9 @@ static void next_try(struct request *request)
     bool stale = upstream != NULL && upstream->reused && !upstream->got_bytes;
     net_timer_stop(request->timer);
     drop_upstream(request, false);
+    if (!is_ours(request->failure)) {
+        engines_suspect(worker, request->choice.endpoint);
+    }
     if (stale && request->resend_count < REQUEST_RESENDS_MAX) {
         request->resend_count++;
         begin_connecting(request, true);
@@ -416,6 +420,7 @@ static void count_end(struct request *request)
     double seconds = (double)(net_now_ns() - request->begin_ns) / 1e9;
     metrics_histogram_observe(request->complete ? &series->success : &series->error, seconds);
     if (request->failed && request->answering) {
+        engines_suspect(request->worker, request->choice.endpoint);
         stats_add(&series->errors[stats_error_of(request->failure, false)], 1);
         log_write(&request->worker->log, LOG_WARNING,
                   "Request %s: %s failed in the middle of its answer: %s", request->log_id,

@@ -13,6 +13,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "proxy/engines.h"
 #include "proxy/proxy.h"
 
 enum {
@@ -226,7 +227,7 @@ struct router *router_new(const struct config *config, struct log *log)
     raise_file_limit(log);
     if (make_trie(router) && open_store(router) && router_add_backends(router) &&
         router_add_aliases(router) && make_workers(router) && watch_signals(router) &&
-        listen_all(router)) {
+        engines_start(router) && listen_all(router)) {
         tell(router);
         return router;
     }
@@ -257,6 +258,7 @@ void router_free(struct router *router)
     }
     close_store(router); /* Ends its threads: nobody sends wakes any more. */
     unwatch_signals(router);
+    engines_stop(router);
     for (size_t i = 0; i < router->worker_count; i++) {
         worker_fini(&router->workers[i]);
     }

@@ -60,6 +60,8 @@ struct arrivals {
 void arrivals_add(struct arrivals *arrivals, uint64_t now_s);
 double arrivals_per_second(struct arrivals *arrivals, uint64_t now_s);
 
+struct discovery;
+struct engine;
 struct worker;
 
 struct router {
@@ -73,6 +75,10 @@ struct router {
     struct arrivals *arrivals;    /* Owned, per endpoint; the trie's lock covers them. */
     struct backend *backends;     /* Owned. */
     size_t backend_count;
+    struct engine *engines;      /* Owned, per backend: see engines.h. */
+    struct discovery *discovery; /* Owned; first loop's thread. NULL: engines are not asked. */
+    struct list suspected;       /* struct engine.suspected; the trie's lock covers it. */
+    size_t telling_count;        /* Engines whose metrics are read; the trie's lock covers it. */
     uint16_t *backend_of_holder; /* Owned; by the trie's endpoint number. UINT16_MAX: none. */
     size_t backend_of_holder_size;
     const struct config_alias **aliases; /* Owned; sorted by name. */

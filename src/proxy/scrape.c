@@ -1,17 +1,20 @@
 #include "proxy/scrape.h"
 
 #include <assert.h>
+#include <math.h>
 #include <unistd.h>
 
 #include "base/check.h"
 #include "base/clock.h"
 #include "metrics/metrics.h"
+#include "proxy/engines.h"
 
 /* What the trie's lock covers, copied out of it in one go. */
 struct endpoint_view {
     struct route_load load;
     double arrivals_per_s;
     bool up;
+    struct engine engine;
 };
 
 struct scrape {
@@ -32,7 +35,8 @@ static void look(struct scrape *scrape)
         scrape->views[i] = (struct endpoint_view){
             .load = route_endpoint_load(router->fleet, i),
             .arrivals_per_s = arrivals_per_second(&router->arrivals[i], now_s),
-            .up = route_endpoint_is_up(router->fleet, i)};
+            .up = route_endpoint_is_up(router->fleet, i),
+            .engine = router->engines[i]};
     }
     hashtrie_get_stats(router->trie, &scrape->trie);
     hashtrie_unlock(router->trie);
@@ -58,6 +62,85 @@ static uint64_t sum(const struct router *router, size_t offset)
 static const struct stats_series *series_of(const struct worker *worker, size_t pair)
 {
     return atomic_load_explicit(&worker->stats.series[pair], memory_order_acquire);
+}
+
+/* ---- What engines say ---- */
+
+/* Only of engines that tell: an old figure would look like a new one. */
+static void write_figure(struct scrape *scrape, const char *name, const char *help, size_t field)
+{
+    metrics_family(&scrape->writer, name, METRICS_GAUGE, help);
+    for (size_t i = 0; i < scrape->router->backend_count; i++) {
+        const struct engine *engine = &scrape->views[i].engine;
+        double value = *(const double *)(const void *)((const char *)&engine->figures + field);
+        if (engine->answer == ENGINE_TELLS && !isnan(value)) {
+            metrics_sample(&scrape->writer, value,
+                           METRICS_LABEL("server", scrape->router->backends[i].url));
+        }
+    }
+}
+
+static void write_figures(struct scrape *scrape)
+{
+#define FIGURE(field) offsetof(struct discovery_figures, field)
+    static const struct {
+        const char *name;
+        const char *help;
+        size_t field;
+    } families[] = {
+        {"vllm:num_requests_waiting", "Requests in line at the engine, as it says.",
+         FIGURE(waiting)},
+        {"vllm:gpu_prefix_cache_hit_rate", "Of the engine's prefix cache, as it says.",
+         FIGURE(prefix_hit_rate)},
+        {"vllm:gpu_prefix_cache_hits_total", "Found in the engine's prefix cache, as it says.",
+         FIGURE(prefix_hits)},
+        {"vllm:gpu_prefix_cache_queries_total", "Looked up in it.", FIGURE(prefix_queries)},
+        {"hashtrie_engine_running_requests", "Requests that the engine works on, as it says.",
+         FIGURE(running)},
+        {"hashtrie_engine_kv_usage_ratio", "Share of its KV cache in use, as it says.",
+         FIGURE(kv_usage)},
+        {"hashtrie_engine_kv_capacity_tokens", "Size of its KV cache, as it says.",
+         FIGURE(kv_capacity_tokens)},
+        {"hashtrie_engine_start_time_seconds", "When its process was started, as it says.",
+         FIGURE(start_time_s)},
+    };
+#undef FIGURE
+    for (size_t f = 0; f < sizeof families / sizeof *families; f++) {
+        write_figure(scrape, families[f].name, families[f].help, families[f].field);
+    }
+}
+
+static void write_engine_counts(struct scrape *scrape)
+{
+    struct metrics_writer *writer = &scrape->writer;
+    size_t count = scrape->router->backend_count;
+    const struct backend *backends = scrape->router->backends;
+    metrics_family(writer, "hashtrie_engine_metrics_up", METRICS_GAUGE,
+                   "1: the engine's metrics could be read the last time.");
+    for (size_t i = 0; i < count; i++) {
+        metrics_sample_u64(writer, scrape->views[i].engine.answer == ENGINE_TELLS ? 1 : 0,
+                           METRICS_LABEL("server", backends[i].url));
+    }
+    metrics_family(writer, "hashtrie_engine_metrics_timestamp_seconds", METRICS_GAUGE,
+                   "When they were read last.");
+    for (size_t i = 0; i < count; i++) {
+        if (scrape->views[i].engine.told_unix_s > 0) {
+            metrics_sample(writer, scrape->views[i].engine.told_unix_s,
+                           METRICS_LABEL("server", backends[i].url));
+        }
+    }
+    metrics_family(writer, "hashtrie_engine_metrics_failures_total", METRICS_COUNTER,
+                   "Times that they could not be read.");
+    for (size_t i = 0; i < count; i++) {
+        metrics_sample_u64(writer, scrape->views[i].engine.failure_count,
+                           METRICS_LABEL("server", backends[i].url));
+    }
+    metrics_family(writer, "hashtrie_engine_restarts_total", METRICS_COUNTER,
+                   "Restarts noticed: what the engine held no longer counted.");
+    for (size_t i = 0; i < count; i++) {
+        metrics_sample_u64(writer, scrape->views[i].engine.restart_count,
+                           METRICS_LABEL("server", backends[i].url));
+    }
 }
 
 /* ---- Per endpoint ---- */
@@ -325,6 +408,8 @@ bool scrape_write(struct worker *worker, struct buf *out)
     look(&scrape);
     metrics_begin(&scrape.writer, out);
     write_views(&scrape);
+    write_figures(&scrape);
+    write_engine_counts(&scrape);
     write_incoming(&scrape);
     write_errors(&scrape);
     write_latencies(&scrape);

@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "proxy/conn.h"
+#include "proxy/engines.h"
 #include "proxy/upstream.h"
 
 enum { SCRATCH_BYTES_MAX = 4 * NET_READ_BYTES };
@@ -137,6 +138,9 @@ static void on_wake(void *user)
     struct worker *worker = user;
     take_mailbox(worker);
     resume_paused(worker);
+    if (worker->number == 0) {
+        engines_take_suspected(worker->router);
+    }
     if (atomic_load(&worker->router->draining) && !worker->drained) {
         drain(worker);
     }

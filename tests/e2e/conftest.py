@@ -34,8 +34,8 @@ class World:
     def router(self, backends, *arguments, **options):
         return self.keep(Router(backends, *arguments, **options))
 
-    def upstream(self, handler):
-        return self.keep(Upstream(handler))
+    def upstream(self, handler, **options):
+        return self.keep(Upstream(handler, **options))
 
     def store(self, name="store"):
         return str(self.folder / name)

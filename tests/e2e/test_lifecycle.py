@@ -226,7 +226,7 @@ def test_all_at_once_right_after_the_restart(world):
 
 def test_what_memory_cannot_hold_is_found_in_the_store(world):
     engines = world.engines(3, "--prefill-tps", "1000000", "--decode-ms", "0", "--kv-tokens",
-                            "4000000")
+                            "40000000")
     router = world.router(engines, "--max-memory", "1MiB", "--checkpoint-interval", "50ms",
                           "--reload-timeout", "5s", store=world.store())
     talks = start_conversations(router, 10)

@@ -59,10 +59,13 @@ class Exchange:
 
 class Upstream:
     """Accepts connections; `handler(exchange)` runs for each request, in the connection's thread.
-    The handler may close the connection; else the next request on it is read."""
+    The handler may close the connection; else the next request on it is read. What the router
+    asks for itself, GET /metrics, goes to `metrics(exchange)`, else has 404 for an answer; neither
+    it nor its connection is counted."""
 
-    def __init__(self, handler):
+    def __init__(self, handler, metrics=None):
         self.handler = handler
+        self.metrics = metrics or (lambda exchange: exchange.answer(status="404 Not Found"))
         self.connections = 0
         self.exchanges = []
         self.failures = []
@@ -80,7 +83,6 @@ class Upstream:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            self.connections += 1
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._open.append(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
@@ -105,6 +107,12 @@ class Upstream:
                         return
                     pending += data
                 exchange.body, pending = pending[:size], pending[size:]
+                if exchange.request_line == "GET /metrics HTTP/1.1":
+                    self.metrics(exchange)
+                    if connection.fileno() < 0:
+                        return
+                    continue
+                self.connections += 1 if number == 0 else 0
                 self.exchanges.append(exchange)
                 number += 1
                 self.handler(exchange)

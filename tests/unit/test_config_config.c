@@ -82,6 +82,21 @@ static void a_flag_wins_over_its_variable_and_that_over_the_default(void **state
     assert_string_equal(fixture.config.store_path, "./hashtrie-store");
 }
 
+/* As the Python router and its charts give it. */
+static void the_stats_interval_may_be_a_number_of_seconds(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        uint64_t milliseconds;
+    } cases[] = {{"15", 15000}, {"500ms", 500}, {"1h", 3600000}, {"off", 0}, {"0", 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        config_fixture_load_served(&fixture, ARGUMENTS("--engine-stats-interval", cases[i].text));
+        assert_int_equal(fixture.action, CONFIG_RUN);
+        assert_int_equal(fixture.config.engine_stats_interval_ns, cases[i].milliseconds * 1000000);
+    }
+}
+
 static void a_bad_value_is_refused_with_its_name_range_and_default(void **state)
 {
     (void)state;
@@ -108,6 +123,8 @@ static void a_bad_value_is_refused_with_its_name_range_and_default(void **state)
         {"--service-discovery", "k8s", "one of static", "static"},
         {"--threads", "0", "a whole number from 1 to 256", "what CPU affinity"},
         {"--kv-capacity-tokens", "many", "or off", "off"},
+        {"--engine-stats-interval", "3601", "a duration from 100ms to 1h, or off", "30s"},
+        {"--engine-stats-interval", "18446744073709551615", "a duration from 100ms", "30s"},
         {"--max-entry-age", "22d", "a duration from 1m to 21d, or off", "off"},
         {"--host", "", "a text that is not empty", "0.0.0.0"},
     };
@@ -247,6 +264,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(defaults_are_those_of_the_issue, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_flag_wins_over_its_variable_and_that_over_the_default,
                                         set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_stats_interval_may_be_a_number_of_seconds, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(a_bad_value_is_refused_with_its_name_range_and_default,
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_bad_variable_is_refused_under_its_own_name, set_up,

@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "net/net.h"
@@ -436,6 +437,51 @@ static void addresses_are_checked(void **state)
     assert_string_equal(net_status_text((enum net_status)999), "unknown status");
 }
 
+struct polled {
+    struct fixture *fixture;
+    struct net_poll *poll;
+    int fds[2];
+    unsigned events;
+    size_t calls;
+};
+
+static void on_ready(void *user, unsigned events_now)
+{
+    struct polled *polled = user;
+    polled->events |= events_now;
+    polled->calls++;
+    net_loop_stop(polled->fixture->loop);
+}
+
+/* Told of what was asked for, as long as it is so; closed and made anew on the same descriptor.
+ */
+static void descriptors_of_others_are_watched(void **state)
+{
+    struct fixture *fixture = *state;
+    struct polled polled = {.fixture = fixture};
+    assert_int_equal(pipe(polled.fds), 0);
+    polled.poll = net_poll_new(fixture->loop, polled.fds[0], on_ready, &polled);
+    assert_non_null(polled.poll);
+    assert_int_equal(write(polled.fds[1], "x", 1), 1);
+    for (size_t i = 1; i <= 3; i++) {
+        assert_true(net_poll_set(polled.poll, NET_READABLE));
+        net_loop_run(fixture->loop);
+        assert_int_equal(polled.calls, i);
+        assert_int_equal(polled.events, NET_READABLE);
+    }
+    net_poll_close(polled.poll);
+    polled.poll = net_poll_new(fixture->loop, polled.fds[1], on_ready, &polled);
+    polled.events = 0;
+    assert_true(net_poll_set(polled.poll, NET_READABLE | NET_WRITABLE));
+    net_loop_run(fixture->loop);
+    assert_int_equal(polled.events, NET_WRITABLE);
+    assert_true(net_poll_set(polled.poll, 0));
+    net_poll_close(polled.poll);
+    net_poll_close(NULL);
+    (void)close(polled.fds[0]);
+    (void)close(polled.fds[1]);
+}
+
 int main(void)
 {
 #define NET_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -454,6 +500,7 @@ int main(void)
         NET_TEST(timers_come_once_and_can_be_stopped),
         NET_TEST(turns_are_counted_and_wakes_come),
         NET_TEST(signals_come_as_calls),
+        NET_TEST(descriptors_of_others_are_watched),
         cmocka_unit_test(addresses_are_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

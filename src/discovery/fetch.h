@@ -1,0 +1,33 @@
+/*
+ * GET of one URL after the other or many at a time, through libcurl on the loop. Private to the
+ * room. One connection for each; no proxies, no redirects.
+ */
+#ifndef HASHTRIE_DISCOVERY_FETCH_H
+#define HASHTRIE_DISCOVERY_FETCH_H
+
+#include "net/net.h"
+
+struct fetcher; /* One per loop. */
+struct fetch;   /* One answer under way. */
+
+struct fetch_options {
+    const char *url;
+    uint64_t timeout_ns;
+    size_t head_bytes_max;
+    size_t body_bytes_max;
+    /* Of the body, whatever the status. */
+    void (*on_bytes)(void *user, const char *bytes, size_t size);
+    /* Once, unless cancelled before. `error` NULL: answered as a whole, with `status`; else why
+     * not. The fetch is gone. May begin others. */
+    void (*on_done)(void *user, unsigned status, const char *error);
+    void *user;
+};
+
+struct fetcher *fetcher_new(struct net_loop *loop, struct mem *mem); /* NULL: out of memory. */
+void fetcher_free(struct fetcher *fetcher); /* All fetches are over. NULL is fine. */
+
+/* NULL: out of memory. */
+struct fetch *fetch_begin(struct fetcher *fetcher, const struct fetch_options *options);
+void fetch_cancel(struct fetch *fetch); /* Nothing is called back any more. */
+
+#endif

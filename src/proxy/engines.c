@@ -1,0 +1,269 @@
+#include "proxy/engines.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "trie/trie.h"
+
+/* Some client libraries work the start time out anew at each answer, from a boot time in whole
+ * seconds that moves with the clock. */
+#define START_TIME_SLACK_S 1.5
+#define ANSWER_TIMEOUT_NS  (10 * CLOCK_NS_PER_S)
+#define GENERATION_PREFIX  "start "
+#define GENERATION_BYTES   64
+
+/* What one answer changed, told to the log outside of the lock. */
+struct news {
+    enum engine_answer before;
+    enum engine_answer now;
+    bool first; /* It had never told anything before. */
+    bool restarted;
+    double start_before_s;       /* NaN: of another kind. */
+    double capacity_tokens;      /* NaN: as before. */
+    enum hashtrie_status status; /* Of noting its start. */
+};
+
+/* ---- What follows ---- */
+
+static double start_of_generation(const char *generation)
+{
+    size_t prefix = sizeof GENERATION_PREFIX - 1;
+    return strncmp(generation, GENERATION_PREFIX, prefix) == 0 ? strtod(generation + prefix, NULL)
+                                                               : NAN;
+}
+
+/* Lock held. */
+static void note_start(struct router *router, size_t endpoint, struct news *news)
+{
+    struct engine *engine = &router->engines[endpoint];
+    hashtrie_endpoint holder = router->backends[endpoint].holder;
+    double start_s = engine->figures.start_time_s;
+    struct trie_endpoint known;
+    if (isnan(start_s) || !trie_endpoint_get(router->trie, holder, &known)) {
+        return;
+    }
+    bool is_known = known.generation[0] != '\0';
+    news->start_before_s = start_of_generation(known.generation);
+    if (is_known && fabs(news->start_before_s - start_s) <= START_TIME_SLACK_S) {
+        return;
+    }
+    char generation[GENERATION_BYTES];
+    (void)snprintf(generation, sizeof generation, GENERATION_PREFIX "%.3f", start_s);
+    news->status = hashtrie_endpoint_set_generation(router->trie, holder, generation);
+    news->restarted = is_known && news->status == HASHTRIE_OK;
+    engine->restart_count += news->restarted ? 1 : 0;
+}
+
+/* Lock held. */
+static void note_capacity(struct router *router, size_t endpoint, double before, struct news *news)
+{
+    double tokens = router->engines[endpoint].figures.kv_capacity_tokens;
+    if (router->config->kv_capacity_tokens != 0 || isnan(tokens) || tokens == before) {
+        return; /* The flag wins. */
+    }
+    hashtrie_endpoint_set_capacity(router->trie, router->backends[endpoint].holder,
+                                   (uint64_t)tokens * ROUTE_BYTES_PER_TOKEN);
+    news->capacity_tokens = tokens;
+}
+
+/* Lock held. */
+static void note_answer(struct router *router, size_t endpoint,
+                        const struct discovery_result *result, struct news *news)
+{
+    static const enum engine_answer answers[] = {
+        [DISCOVERY_TOLD] = ENGINE_TELLS,
+        [DISCOVERY_NO_METRICS] = ENGINE_NO_METRICS,
+        [DISCOVERY_FAILED] = ENGINE_SILENT,
+    };
+    struct engine *engine = &router->engines[endpoint];
+    *news = (struct news){.before = engine->answer,
+                          .now = answers[result->outcome],
+                          .first = engine->told_unix_s == 0,
+                          .capacity_tokens = NAN};
+    engine->answer = news->now;
+    if (result->outcome == DISCOVERY_FAILED) {
+        engine->failure_count++;
+    }
+    if (result->outcome != DISCOVERY_TOLD) {
+        return;
+    }
+    double capacity_before = engine->figures.kv_capacity_tokens;
+    engine->figures = result->figures;
+    if (isnan(engine->figures.kv_capacity_tokens)) {
+        engine->figures.kv_capacity_tokens = capacity_before; /* While it starts, vLLM says None. */
+    }
+    engine->told_unix_s = (double)net_unix_ns() / (double)CLOCK_NS_PER_S;
+    note_start(router, endpoint, news);
+    note_capacity(router, endpoint, capacity_before, news);
+}
+
+/* ---- Telling the log ---- */
+
+static void log_change(struct log *log, const char *url, const struct news *news,
+                       const char *reason)
+{
+    if (news->now == news->before) {
+        return;
+    }
+    switch (news->now) {
+    case ENGINE_TELLS:
+        if (news->before == ENGINE_SILENT) {
+            log_write(log, LOG_INFO, "Engine %s: its metrics can be read again", url);
+        }
+        break;
+    case ENGINE_NO_METRICS:
+        log_write(log, LOG_INFO,
+                  "Engine %s serves no metrics (%s): its restarts and its cache size are not known",
+                  url, reason);
+        break;
+    case ENGINE_SILENT:
+        log_write(log, LOG_WARNING, "Engine %s: its metrics cannot be read: %s", url, reason);
+        break;
+    case ENGINE_UNASKED:
+    default:
+        break;
+    }
+}
+
+static void log_news(struct log *log, const char *url, const struct news *news,
+                     const struct engine *engine, const char *reason)
+{
+    log_change(log, url, news, reason);
+    if (news->restarted) {
+        log_write(
+            log, LOG_WARNING,
+            "Engine %s restarted (started at %.3f, before that at %.3f): the prefixes it held "
+            "no longer count",
+            url, engine->figures.start_time_s, news->start_before_s);
+    }
+    if (news->status != HASHTRIE_OK) {
+        log_write(log, LOG_WARNING, "Engine %s: its start cannot be noted: %s", url,
+                  hashtrie_strerror(news->status));
+    }
+    if (!isnan(news->capacity_tokens)) {
+        log_write(log, LOG_INFO, "Engine %s: its KV cache holds %.0f tokens", url,
+                  news->capacity_tokens);
+    }
+    if (news->first && news->now == ENGINE_TELLS && isnan(engine->figures.start_time_s)) {
+        log_write(log, LOG_INFO,
+                  "Engine %s: no process_start_time_seconds in its metrics: its restarts are not "
+                  "known",
+                  url);
+    }
+}
+
+static void on_result(void *user, void *engine_user, const struct discovery_result *result)
+{
+    struct router *router = user;
+    struct engine *engine = engine_user;
+    size_t endpoint = (size_t)(engine - router->engines);
+    struct news news;
+    hashtrie_lock(router->trie);
+    note_answer(router, endpoint, result, &news);
+    router->telling_count += news.now == ENGINE_TELLS ? 1 : 0;
+    router->telling_count -= news.before == ENGINE_TELLS ? 1 : 0;
+    hashtrie_unlock(router->trie);
+    /* Nobody but this thread changes an engine: it may be read without the lock. */
+    log_news(&router->workers[0].log, router->backends[endpoint].url, &news, engine,
+             result->reason);
+}
+
+/* ---- In a hurry ---- */
+
+void engines_suspect(struct worker *worker, size_t endpoint)
+{
+    struct router *router = worker->router;
+    if (router->discovery == NULL) {
+        return;
+    }
+    struct list *link = &router->engines[endpoint].suspected;
+    hashtrie_lock(router->trie);
+    bool listed = !list_empty(link);
+    if (!listed) {
+        list_push_back(&router->suspected, link);
+    }
+    hashtrie_unlock(router->trie);
+    if (!listed) {
+        net_wake_send(router->workers[0].wake);
+    }
+}
+
+void engines_take_suspected(struct router *router)
+{
+    struct engine *engine = NULL;
+    do {
+        engine = NULL;
+        hashtrie_lock(router->trie);
+        if (!list_empty(&router->suspected)) {
+            engine = LIST_ITEM(router->suspected.next, struct engine, suspected);
+            list_remove(&engine->suspected);
+        }
+        hashtrie_unlock(router->trie);
+        if (engine != NULL) {
+            discovery_hurry(engine->asked);
+        }
+    } while (engine != NULL);
+}
+
+/* ---- Life ---- */
+
+static bool start_asking(struct router *router)
+{
+    struct worker *first = &router->workers[0];
+    uint64_t interval_ns = router->config->engine_stats_interval_ns;
+    struct discovery_options options = {
+        .interval_ns = interval_ns,
+        .timeout_ns = interval_ns < ANSWER_TIMEOUT_NS ? interval_ns : ANSWER_TIMEOUT_NS,
+        .seed = random_system_seed(),
+        .on_result = on_result,
+        .user = router,
+    };
+    router->discovery = discovery_new(first->loop, &first->mem, &options);
+    if (router->discovery == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < router->backend_count; i++) {
+        struct engine *engine = &router->engines[i];
+        engine->asked = discovery_add(router->discovery, router->backends[i].url, engine);
+        if (engine->asked == NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool engines_start(struct router *router)
+{
+    size_t count = router->backend_count;
+    list_init(&router->suspected);
+    if (count == 0) {
+        return true;
+    }
+    router->engines = mem_alloc_zero(&router->mem, count * sizeof *router->engines);
+    if (router->engines == NULL) {
+        log_write(router->log, LOG_ERROR, "Out of memory");
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        list_init(&router->engines[i].suspected);
+        router->engines[i].figures = discovery_figures_unknown();
+    }
+    if (router->config->engine_stats_interval_ns != 0 && !start_asking(router)) {
+        log_write(router->log, LOG_ERROR,
+                  "The metrics of engines cannot be asked for: out of "
+                  "memory, or a URL is too long");
+        return false;
+    }
+    return true;
+}
+
+void engines_stop(struct router *router)
+{
+    discovery_free(router->discovery);
+    router->discovery = NULL;
+    mem_free(&router->mem, router->engines, router->backend_count * sizeof *router->engines);
+    router->engines = NULL;
+}

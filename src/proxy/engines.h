@@ -1,0 +1,39 @@
+/*
+ * What engines say of themselves at their /metrics, and what follows from it: one that has
+ * restarted holds nothing any more, and entries age by the size of its KV cache. discovery/ asks,
+ * on the first worker's loop.
+ */
+#ifndef HASHTRIE_PROXY_ENGINES_H
+#define HASHTRIE_PROXY_ENGINES_H
+
+#include "discovery/discovery.h"
+#include "proxy/router.h"
+
+enum engine_answer {
+    ENGINE_UNASKED,
+    ENGINE_TELLS,
+    ENGINE_NO_METRICS, /* It answers, but has none: its restarts are not known. */
+    ENGINE_SILENT,     /* Its metrics could not be read the last time. */
+};
+
+/* One backend's. The trie's lock covers all but `asked`. */
+struct engine {
+    struct discovery_engine *asked;   /* First loop's thread. Owned by router->discovery. */
+    struct list suspected;            /* In router->suspected: to be asked in a hurry. */
+    enum engine_answer answer;        /* The last time. */
+    struct discovery_figures figures; /* As last told. */
+    double told_unix_s;               /* When; 0: never. */
+    uint64_t failure_count;           /* Times that its metrics could not be read. */
+    uint64_t restart_count;
+};
+
+/* After the workers are made, on the main thread. False: the log says why. */
+bool engines_start(struct router *router);
+void engines_stop(struct router *router); /* Before the first worker's loop goes. */
+
+/* A request found the engine refusing, resetting or silent: it is asked soon. Any worker's thread,
+ * without the trie's lock. */
+void engines_suspect(struct worker *worker, size_t endpoint);
+void engines_take_suspected(struct router *router); /* First worker, when woken. */
+
+#endif
