@@ -36,7 +36,8 @@ extern "C" {
     X(EVERSION, -9, "store has another format version, chunk size or hash seed")    \
     X(EACCES, -10, "permission denied")                                             \
     X(ENETFS, -11, "the store is on a network file system, where LMDB is not safe") \
-    X(EEXIST, -12, "already there")
+    X(EEXIST, -12, "already there")                                                 \
+    X(EROFS, -13, "the store is on a read-only file system")
 
 enum hashtrie_status {
 #define HASHTRIE_STATUS_ENUM(name, value, text) HASHTRIE_##name = (value),

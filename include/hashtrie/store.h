@@ -51,8 +51,7 @@ enum hashtrie_event_level { HASHTRIE_EVENT_ERROR, HASHTRIE_EVENT_WARNING, HASHTR
 
 /*
  * Something that an operator should know; one sentence, valid for the call. Comes from the store's
- * threads and, within hashtrie_store_open() and _close(), from the caller's. Never with the trie's
- * lock held; must not call the store.
+ * threads, never with the trie's lock held; must not call the store.
  */
 typedef void hashtrie_store_on_event(void *user, enum hashtrie_event_level level, const char *text);
 
@@ -66,11 +65,13 @@ struct hashtrie_store_options {
     const char *snapshot_directory;  /* Where snapshots go; made if missing. Copied. NULL: none. */
     uint32_t snapshot_interval_s;    /* 0: only when asked for; else .. _INTERVAL_MIN_S and more. */
     uint32_t snapshot_keep;          /* Of these, the newest so many stay: 1 .. _KEEP_MAX. */
+    uint32_t open_timeout_ms; /* hashtrie_store_open() waits so long for the store to be up. */
     hashtrie_store_on_event *on_event; /* NULL: nobody is told. */
     void *user;                        /* For on_event. */
 };
 
-/* 8 GiB, every second, 2 reload threads, chunk size 128, no snapshots (3 kept), no on_event. */
+/* 8 GiB, every second, 2 reload threads, chunk size 128, no snapshots (3 kept), a second to open,
+ * no on_event. */
 HASHTRIE_API struct hashtrie_store_options hashtrie_store_options_default(const char *directory);
 
 /*
@@ -81,11 +82,14 @@ HASHTRIE_API struct hashtrie_store_options hashtrie_store_options_default(const 
  *
  * What is in the file never makes it fail: a file of another format version, chunk size or hash
  * seed, or one that is no LMDB file, is moved aside with an event, and an empty store takes its
- * place.
+ * place. Nor does what a disk does: where the store cannot be opened now (another router has it, no
+ * space, a read-only or failing device), or not within open_timeout_ms, this succeeds all the same.
+ * The trie works from memory, the state is OFF or OPENING, and the store is tried again by its own
+ * thread. When it comes up, what it knows and what has been learnt meanwhile are brought together.
  *
- * EINVAL: an option is outside its range, or `directory` is no directory. EBUSY: another router has
- * this directory open. ENETFS: it is on a network file system. EACCES, ENOSPC, EIO, ENOMEM. On
- * success *out is owned by the caller and must be closed before the trie is freed.
+ * EINVAL: an option is outside its range, or `directory` is no directory. ENETFS: it is on a
+ * network file system. EACCES: no permission. ENOMEM. On success *out is owned by the caller and
+ * must be closed before the trie is freed.
  */
 HASHTRIE_API HASHTRIE_NODISCARD enum hashtrie_status
 hashtrie_store_open(struct hashtrie *trie, const struct hashtrie_store_options *options,
@@ -170,8 +174,11 @@ enum hashtrie_store_state {
     HASHTRIE_STORE_SLOW,   /* A read or a commit took over a second: reloads are refused. */
     HASHTRIE_STORE_FULL,   /* No space in the file or on the device: deleting, then trying again. */
     HASHTRIE_STORE_FAILED, /* Input/output errors: trying again after 1, 2, 4 .. 60 s. */
-    HASHTRIE_STORE_FRESH,  /* The file was moved aside while running; all is being written anew. */
-    HASHTRIE_STORE_OFF     /* Cannot be opened again: memory only. */
+    HASHTRIE_STORE_FRESH,  /* Another file than before is open: all that is in memory is being
+                              written to it. */
+    HASHTRIE_STORE_OFF,    /* Not open: memory only. Tried again after 1, 2, 4 .. 60 s; every second
+                              while another router has the folder. */
+    HASHTRIE_STORE_OPENING /* Being opened: memory only until then. */
 };
 
 /* "ok", "slow", .. Never NULL. */
@@ -186,12 +193,13 @@ HASHTRIE_API const char *hashtrie_store_state_name(enum hashtrie_store_state sta
 
 struct hashtrie_store_stats {
     enum hashtrie_store_state state;
-    bool up;                 /* Reads and writes work: OK, SLOW or FRESH. */
-    uint64_t bytes;          /* Size of data.mdb. */
-    uint64_t max_bytes;      /* The effective cap. */
-    uint64_t node_count;     /* In the store, hot copies included, ... */
-    uint64_t chunk_count;    /* ... and the chunks in their runs. */
-    uint64_t endpoint_count; /* Incarnations on record. */
+    bool up;                      /* Reads and writes work: OK, SLOW or FRESH. */
+    enum hashtrie_status problem; /* Of FULL, FAILED and OFF: the reason. */
+    uint64_t bytes;               /* Size of data.mdb. */
+    uint64_t max_bytes;           /* The effective cap. */
+    uint64_t node_count;          /* In the store, hot copies included, ... */
+    uint64_t chunk_count;         /* ... and the chunks in their runs. */
+    uint64_t endpoint_count;      /* Incarnations on record. */
 
     uint64_t checkpoint_count;         /* Completed since open, the rest too. */
     uint64_t checkpoint_failure_count; /* Given up; all that was dirty waits for the next. */
@@ -205,7 +213,7 @@ struct hashtrie_store_stats {
     uint64_t written_node_count;
     uint64_t deleted_node_count; /* By the cap. */
 
-    double restore_seconds; /* hashtrie_store_open() took so long. */
+    double restore_seconds; /* From hashtrie_store_open() until the store was up. */
     double warmup_ratio;    /* Filter built and recent nodes read into the page cache: 0 .. 1. */
     bool filter_ready;
     uint64_t filter_bytes;

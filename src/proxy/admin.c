@@ -31,6 +31,10 @@ static void write_store(struct json_writer *writer, struct router *router)
     struct hashtrie_store_stats stats;
     hashtrie_store_get_stats(router->store, &stats);
     json_write_text(writer, hashtrie_store_state_name(stats.state));
+    if (stats.problem != HASHTRIE_OK) {
+        json_write_key(writer, "problem");
+        json_write_text(writer, hashtrie_strerror(stats.problem));
+    }
     json_write_key(writer, "up");
     json_write_bool(writer, stats.up);
     json_write_key(writer, "bytes");

@@ -79,6 +79,11 @@ static void log_store(struct router *router)
     struct hashtrie_store_stats stats;
     struct hashtrie_stats trie_stats;
     hashtrie_store_get_stats(router->store, &stats);
+    if (!stats.up) {
+        log_write(router->log, LOG_WARNING, "Store %s: %s; requests are served from memory alone",
+                  router->config->store_path, hashtrie_store_state_name(stats.state));
+        return;
+    }
     hashtrie_lock(router->trie);
     hashtrie_get_stats(router->trie, &trie_stats);
     hashtrie_unlock(router->trie);

@@ -364,6 +364,12 @@ static void write_store(struct scrape *scrape)
     struct metrics_writer *writer = &scrape->writer;
     metrics_single_u64(writer, "hashtrie_store_up", METRICS_GAUGE, "1: the store reads and writes.",
                        scrape->has_store && store->up ? 1 : 0);
+    metrics_family(writer, "hashtrie_store_state", METRICS_GAUGE, "1 for the state it is in.");
+    for (int state = 0; state <= HASHTRIE_STORE_OPENING; state++) {
+        const char *name = hashtrie_store_state_name((enum hashtrie_store_state)state);
+        bool now = scrape->has_store && store->state == (enum hashtrie_store_state)state;
+        metrics_sample_u64(writer, now ? 1 : 0, METRICS_LABEL("state", name));
+    }
     metrics_single_u64(writer, "hashtrie_store_bytes", METRICS_GAUGE, "Size of the store's file.",
                        store->bytes);
     metrics_single_u64(writer, "hashtrie_store_max_bytes", METRICS_GAUGE,

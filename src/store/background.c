@@ -122,14 +122,26 @@ static void publish_next(struct hashtrie_store *store, const struct filter *next
     counter_set(&store->filter_bytes, filter_bytes(&store->filter) + filter_bytes(next));
 }
 
-/* Puts the built filter in place, or with NULL drops it. Returns what is to be freed. */
-static struct filter replace_filter(struct hashtrie_store *store, const struct filter *built)
+static uint64_t env_number(struct hashtrie_store *store)
+{
+    hashtrie_lock(store->trie);
+    uint64_t number = store->env_number;
+    hashtrie_unlock(store->trie);
+    return number;
+}
+
+/* Puts the filter built of that file in place, or drops it: if `built` is NULL, or another file is
+ * open by now. Returns what is to be freed. */
+static struct filter replace_filter(struct hashtrie_store *store, const struct filter *built,
+                                    uint64_t number)
 {
     CHECK(pthread_mutex_lock(&store->write_lock) == 0);
     hashtrie_lock(store->trie);
-    struct filter old = built == NULL ? store->filter_next : store->filter;
-    if (built != NULL) {
+    bool good = built != NULL && number == store->env_number;
+    struct filter old = good ? store->filter : store->filter_next;
+    if (good) {
         store->filter = *built;
+        atomic_store_explicit(&store->filter_ready, true, memory_order_relaxed);
     }
     store->filter_next = (struct filter){0};
     hashtrie_unlock(store->trie);
@@ -140,6 +152,7 @@ static struct filter replace_filter(struct hashtrie_store *store, const struct f
 static bool build_filter(struct hashtrie_store *store)
 {
     struct filter next = {0};
+    uint64_t number = env_number(store);
     if (!filter_init(&next, &store->filter_mem, counter_get(&store->counters.nodes),
                      HASHTRIE_STORE_FILTER_BYTES_MAX)) {
         return false;
@@ -155,7 +168,7 @@ static bool build_filter(struct hashtrie_store *store)
         keep_house(store);
     }
     bool complete = status == HASHTRIE_ENOENT;
-    struct filter old = replace_filter(store, complete ? &next : NULL);
+    struct filter old = replace_filter(store, complete ? &next : NULL, number);
     filter_fini(&old, &store->filter_mem);
     counter_set(&store->filter_bytes, filter_bytes(&store->filter));
     if (complete) {
@@ -164,7 +177,6 @@ static bool build_filter(struct hashtrie_store *store)
         (void)atomic_fetch_sub_explicit(&store->filter_added, added_before, memory_order_relaxed);
         (void)atomic_fetch_sub_explicit(&store->filter_removed, removed_before,
                                         memory_order_relaxed);
-        atomic_store_explicit(&store->filter_ready, true, memory_order_relaxed);
     }
     return complete;
 }
@@ -259,6 +271,7 @@ void *background_main(void *user)
 {
     struct hashtrie_store *store = user;
     struct control *control = &store->control;
+    wait_for(store, UINT64_MAX / 2, &control->opened);
     bool built = build_filter(store);
     snapshots_look(store);
     warm_up(store);

@@ -39,6 +39,9 @@ static void restore_one(struct hashtrie_store *store, const struct record_endpoi
                                      .generation = record->generation};
     hashtrie_lock(store->trie);
     enum hashtrie_status status = trie_endpoint_restore(store->trie, &endpoint);
+    if (status == HASHTRIE_EEXIST && !store->joined) {
+        status = trie_endpoint_adopt(store->trie, &endpoint);
+    }
     hashtrie_unlock(store->trie);
     if (status != HASHTRIE_OK && status != HASHTRIE_EEXIST) {
         store_event(store, HASHTRIE_EVENT_WARNING, "endpoint %s is not restored: %s", record->name,
@@ -46,9 +49,19 @@ static void restore_one(struct hashtrie_store *store, const struct record_endpoi
     }
 }
 
-/* From the newest id down, so that of two with one name the newer counts. */
-static enum hashtrie_status restore_all(struct hashtrie_store *store, MDB_cursor *cursor,
-                                        struct record_endpoint *record)
+static void note_conflict(struct hashtrie_store *store, const struct record_endpoint *record,
+                          bool *conflict)
+{
+    struct trie_endpoint endpoint = {.id = record->id, .name = record->name};
+    hashtrie_lock(store->trie);
+    *conflict = *conflict || !trie_endpoint_agrees(store->trie, &endpoint);
+    hashtrie_unlock(store->trie);
+}
+
+/* From the newest id down, so that of two with one name the newer counts. With `conflict`: only
+ * looks whether ids mean the same here as there. */
+static enum hashtrie_status each_record(struct hashtrie_store *store, MDB_cursor *cursor,
+                                        struct record_endpoint *record, bool *conflict)
 {
     uint64_t now_s = clock_unix_ns() / CLOCK_NS_PER_S;
     MDB_val key;
@@ -58,13 +71,34 @@ static enum hashtrie_status restore_all(struct hashtrie_store *store, MDB_cursor
         bool good = key.mv_size == ENDPOINT_KEY_SIZE &&
                     record_decode_endpoint(value.mv_data, value.mv_size,
                                            record_get_u32(key.mv_data), record);
-        if (good) {
+        if (good && conflict != NULL) {
+            note_conflict(store, record, conflict);
+        } else if (good) {
             restore_one(store, record, now_s);
-        } else {
+        } else if (conflict == NULL) {
             counter_add(&store->counters.corrupt, 1);
         }
     }
     return code == MDB_NOTFOUND ? HASHTRIE_OK : env_status(code);
+}
+
+/* Ids that were given out without this file, or for another one, make way for those in it. */
+static enum hashtrie_status restore_all(struct hashtrie_store *store, MDB_cursor *cursor,
+                                        struct record_endpoint *record)
+{
+    bool conflict = !store->joined;
+    if (!conflict) {
+        enum hashtrie_status status = each_record(store, cursor, record, &conflict);
+        if (status != HASHTRIE_OK) {
+            return status;
+        }
+    }
+    if (conflict) {
+        hashtrie_lock(store->trie);
+        trie_endpoints_renumber(store->trie, trie_endpoint_next_id(store->trie));
+        hashtrie_unlock(store->trie);
+    }
+    return each_record(store, cursor, record, NULL);
 }
 
 enum hashtrie_status endpoints_restore(struct hashtrie_store *store)

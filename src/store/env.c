@@ -68,9 +68,10 @@ enum hashtrie_status env_status(int code)
     case EAGAIN:
     case EBUSY:
         return HASHTRIE_EBUSY;
+    case EROFS:
+        return HASHTRIE_EROFS;
     case EACCES:
     case EPERM:
-    case EROFS:
         return HASHTRIE_EACCES;
     case ENOTDIR:
     case EISDIR:
@@ -144,6 +145,49 @@ enum hashtrie_status env_directory_open(const char *directory, int *fd)
     }
     *fd = opened;
     return HASHTRIE_OK;
+}
+
+static struct env_file_id id_of(const struct stat *file)
+{
+    return (struct env_file_id){.device = (uint64_t)file->st_dev, .inode = (uint64_t)file->st_ino};
+}
+
+static struct env_file_id id_of_name(const char *directory, const char *name)
+{
+    char path[ENV_PATH_BYTES_MAX];
+    struct stat file;
+    bool known = env_path(path, directory, name) && stat(path, &file) == 0;
+    return known ? id_of(&file) : (struct env_file_id){0, 0};
+}
+
+struct env_files env_files(const struct env *env, const char *directory)
+{
+    struct env_files files = {.directory = id_of_name(directory, "."),
+                              .lock = id_of_name(directory, "lock.mdb")};
+    int fd = -1;
+    struct stat file;
+    if (mdb_env_get_fd(env->mdb, &fd) == MDB_SUCCESS && fstat(fd, &file) == 0) {
+        files.data = id_of(&file);
+    }
+    return files;
+}
+
+static bool in_place(const char *directory, const char *name, struct env_file_id expected)
+{
+    char path[ENV_PATH_BYTES_MAX];
+    struct stat file;
+    if (!env_path(path, directory, name) || stat(path, &file) != 0) {
+        return errno != ENOENT && errno != ENOTDIR;
+    }
+    struct env_file_id found = id_of(&file);
+    return found.device == expected.device && found.inode == expected.inode;
+}
+
+bool env_files_in_place(const struct env_files *files, const char *directory)
+{
+    return in_place(directory, ".", files->directory) &&
+           in_place(directory, "data.mdb", files->data) &&
+           in_place(directory, "lock.mdb", files->lock);
 }
 
 uint64_t env_file_bytes(const char *directory)
@@ -492,7 +536,7 @@ enum hashtrie_status env_open_readonly(struct env *env, const char *directory, b
     }
     *lockless = access(lock, W_OK) != 0 && (errno == EACCES || errno == EROFS);
     enum hashtrie_status status = open_readonly(env, directory, *lockless ? MDB_NOLOCK : 0);
-    if (status == HASHTRIE_EACCES && !*lockless) {
+    if ((status == HASHTRIE_EACCES || status == HASHTRIE_EROFS) && !*lockless) {
         *lockless = true;
         status = open_readonly(env, directory, MDB_NOLOCK);
     }

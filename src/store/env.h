@@ -47,6 +47,23 @@ uint64_t env_free_bytes(const char *directory); /* Of the device; UINT64_MAX: un
 /* 90 % of the bytes that data.mdb could take: what it has and what is free. */
 uint64_t env_space(const char *directory);
 
+struct env_file_id {
+    uint64_t device;
+    uint64_t inode;
+};
+
+/* Which files are meant by their names. */
+struct env_files {
+    struct env_file_id directory;
+    struct env_file_id data;
+    struct env_file_id lock;
+};
+
+/* Of an open environment. */
+struct env_files env_files(const struct env *env, const char *directory);
+/* False: one of them is gone, or another one has its name. True too where that cannot be told. */
+bool env_files_in_place(const struct env_files *files, const char *directory);
+
 /* Size of data.mdb; 0: there is none. */
 uint64_t env_file_bytes(const char *directory);
 

@@ -47,6 +47,8 @@ struct control {
     pthread_cond_t done; /* A checkpoint has ended. */
     bool due;            /* The trie asks for a checkpoint. */
     bool stopping;
+    bool opened;   /* The store has been up. */
+    bool tried;    /* The first attempt to come up has ended with first_status. */
     bool refilter; /* The background thread shall build the filter anew. */
     uint64_t stop_deadline_ns;
     uint64_t asked;     /* Number of the last hashtrie_store_checkpoint() call. */
@@ -54,6 +56,7 @@ struct control {
     uint64_t ended;     /* What `asked` was when the last ended checkpoint began. */
     uint64_t completed; /* The same, of the last that succeeded. */
     enum hashtrie_status last_status;
+    enum hashtrie_status first_status;
 };
 
 /* Written by one thread each, read by any. */
@@ -71,6 +74,8 @@ struct counters {
     atomic_uint_fast64_t chunks;
     atomic_uint_fast64_t endpoints;
     atomic_uint_fast64_t bytes;
+    atomic_uint_fast64_t cap_bytes;
+    atomic_uint_fast64_t restore_ns;
     atomic_uint_fast64_t warm_done;
     atomic_uint_fast64_t warm_total; /* 0: not known yet. */
     atomic_uint_fast64_t reloads;
@@ -171,18 +176,20 @@ struct hashtrie_store {    // NOLINT(clang-analyzer-optin.performance.Padding): 
     uint32_t interval_ms;
     hashtrie_store_on_event *on_event;
     void *user;
-    double restore_seconds;
+    uint64_t open_start_ns;
 
     pthread_rwlock_t env_lock;
     struct env env;
-    uint64_t cap_bytes;
 
-    atomic_int state; /* enum hashtrie_store_state; SLOW is kept apart. */
+    atomic_int state;   /* enum hashtrie_store_state; SLOW is kept apart. */
+    atomic_int problem; /* enum hashtrie_status: why it is not up. */
     atomic_bool slow;
     atomic_uint_fast64_t write_start_ns; /* 0: not writing. */
     struct control control;
     struct counters counters;
-    uint64_t released_txn; /* Last transaction whose batch the trie was told of. Trie's lock. */
+    /* Under the trie's lock. */
+    uint64_t released_txn; /* Last transaction whose batch the trie was told of. */
+    uint64_t env_number;   /* One more for each other file. Changes under env_lock too. */
 
     pthread_mutex_t write_lock;
     struct filter filter;      /* Read under the trie's lock; changed under both. */
@@ -205,6 +212,9 @@ struct hashtrie_store {    // NOLINT(clang-analyzer-optin.performance.Padding): 
     struct endpoint_stored *endpoints; /* Owned, by slot. */
     size_t endpoint_capacity;
     struct endpoint_changes changes;
+    bool joined;            /* A file has been open: the trie's ids are those of its line. */
+    struct env_files files; /* Those that are, or were last, open. */
+    uint64_t cap_bytes;
     bool endpoints_known; /* The database holds nothing but what `endpoints` says. */
     uint32_t newest_bucket;
     uint64_t chunk_count;
@@ -245,21 +255,35 @@ enum hashtrie_store_state store_state(struct hashtrie_store *store); /* SLOW inc
 /* Around what may hang on the disk: *start_ns is what store_state() watches. */
 void store_timing_begin(atomic_uint_fast64_t *start_ns);
 void store_timing_end(struct hashtrie_store *store, atomic_uint_fast64_t *start_ns);
-uint64_t store_limit_pages(const struct hashtrie_store *store, uint64_t bytes, size_t rows);
-/*
- * Opens the environment, moving aside what is none of ours (*fresh), and takes figures from it. The
- * caller keeps transactions away.
- */
-enum hashtrie_status store_env_open(struct hashtrie_store *store, bool *fresh);
-/* Moves data.mdb aside and tells. The environment is closed. */
-enum hashtrie_status store_move_aside(struct hashtrie_store *store, enum hashtrie_status why);
-/* Counts of the store as they are in a transaction. */
-enum hashtrie_status store_count(struct hashtrie_store *store, MDB_txn *txn);
 void store_env_lock(
     struct hashtrie_store *store); /* For writing, without waiting for a snapshot. */
 void store_env_unlock(struct hashtrie_store *store);
 bool store_stopping(struct hashtrie_store *store);                      /* It is being closed. */
 bool control_wait_until(struct control *control, uint64_t deadline_ns); /* False: it has passed. */
+
+/* ---- open.c ---- */
+
+/* Opens the folder and the environment where they are not, and makes trie and file know each other.
+ * A failure is told once. Writer thread, between batches. */
+enum hashtrie_status store_come_up(struct hashtrie_store *store);
+/* Whether the first attempt's failure is the operator's to mend: hashtrie_store_open() fails. */
+bool store_refuses(enum hashtrie_status status);
+void store_env_close(struct hashtrie_store *store);
+/* Closes the environment if its files are gone or replaced. Writer thread, between batches. */
+void store_look(struct hashtrie_store *store);
+uint64_t store_limit_pages(const struct hashtrie_store *store, uint64_t bytes, size_t rows);
+/* Moves data.mdb aside and tells. The environment is closed. */
+enum hashtrie_status store_move_aside(struct hashtrie_store *store, enum hashtrie_status why);
+/* Counts of the store as they are in a transaction. */
+enum hashtrie_status store_count(struct hashtrie_store *store, MDB_txn *txn);
+
+static inline uint64_t clamp_u64(uint64_t value, uint64_t low, uint64_t high)
+{
+    if (value < low) {
+        return low;
+    }
+    return value > high ? high : value;
+}
 
 static inline void counter_add(atomic_uint_fast64_t *counter, uint64_t count)
 {
@@ -359,6 +383,8 @@ enum hashtrie_status commit_clean(struct hashtrie_store *store);
 
 /* ---- endpoints.c ---- */
 
+/* From the file into the trie. Where the trie knows endpoints already (the store comes late, or
+ * another file does), both are brought together. */
 enum hashtrie_status endpoints_restore(struct hashtrie_store *store);
 /* What has changed since the last commit, read from the trie (takes its lock); what finds no room
  * waits for the next time. */

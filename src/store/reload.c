@@ -42,10 +42,11 @@ struct reload_job {
 
 /* Rows read, one after the other along the key. */
 struct reload_walk {
-    uint64_t txn_id; /* The snapshot they are of. */
-    size_t depth;    /* Of the first row. */
-    size_t end;      /* Where the next one would be. */
-    bool more;       /* It ended at count_max. */
+    uint64_t txn_id;     /* The snapshot they are of, ... */
+    uint64_t env_number; /* ... and its file. */
+    size_t depth;        /* Of the first row. */
+    size_t end;          /* Where the next one would be. */
+    bool more;           /* It ended at count_max. */
     size_t count_max;
     size_t count;
     struct {
@@ -263,6 +264,7 @@ static enum hashtrie_status take_snapshot(struct hashtrie_store *store,
         return status;
     }
     walk->txn_id = mdb_txn_id(txn);
+    walk->env_number = store->env_number; /* Stays while the environment is open. */
     status = read_rows(store, txn, job, walk);
     mdb_txn_abort(txn);
     return status;
@@ -291,7 +293,7 @@ struct grafting {
 static bool graft_step(struct hashtrie_store *store, const struct reload_job *job,
                        const struct reload_walk *walk, struct grafting *grafting)
 {
-    if (store->released_txn > walk->txn_id) {
+    if (store->released_txn > walk->txn_id || store->env_number != walk->env_number) {
         grafting->stale = true;
         return false;
     }

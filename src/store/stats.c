@@ -18,6 +18,8 @@ const char *hashtrie_store_state_name(enum hashtrie_store_state state)
         return "fresh";
     case HASHTRIE_STORE_OFF:
         return "off";
+    case HASHTRIE_STORE_OPENING:
+        return "opening";
     }
     return "unknown";
 }
@@ -79,11 +81,13 @@ void hashtrie_store_get_stats(struct hashtrie_store *store, struct hashtrie_stor
     *out = (struct hashtrie_store_stats){
         .state = store_state(store),
         .bytes = counter_get(&counters->bytes),
-        .max_bytes = store->cap_bytes,
+        .problem =
+            (enum hashtrie_status)atomic_load_explicit(&store->problem, memory_order_relaxed),
+        .max_bytes = counter_get(&counters->cap_bytes),
         .node_count = counter_get(&counters->nodes),
         .chunk_count = counter_get(&counters->chunks),
         .endpoint_count = counter_get(&counters->endpoints),
-        .restore_seconds = store->restore_seconds,
+        .restore_seconds = (double)counter_get(&counters->restore_ns) / (double)CLOCK_NS_PER_S,
         .filter_ready = atomic_load_explicit(&store->filter_ready, memory_order_relaxed),
         .filter_bytes = counter_get(&store->filter_bytes),
     };
@@ -103,6 +107,9 @@ bool hashtrie_store_may_have(const struct hashtrie_store *store, const struct ha
 {
     if (depth >= key->count) {
         return false;
+    }
+    if (!atomic_load_explicit(&store->filter_ready, memory_order_relaxed)) {
+        return true;
     }
     uint64_t prefix = depth == 0 ? key->namespace_hash : key->hashes[depth - 1];
     return filter_may_have(&store->filter, prefix, (uint32_t)key->hashes[depth]);

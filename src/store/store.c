@@ -12,12 +12,7 @@
 #include "base/random.h"
 #include "store/internal.h"
 
-enum {
-    EVENT_BYTES_MAX = 1024,
-    LIMIT_PERCENT = 80, /* Of the cap's pages: deleting and committing need pages too. */
-    RESERVED_BATCHES = 4,
-    ID_AFTER_DAMAGE = 1 << 20 /* Next endpoint id where the stored one is unreadable. */
-};
+enum { EVENT_BYTES_MAX = 1024 };
 
 struct hashtrie_store_options hashtrie_store_options_default(const char *directory)
 {
@@ -26,7 +21,8 @@ struct hashtrie_store_options hashtrie_store_options_default(const char *directo
                                            .checkpoint_interval_ms = 1000,
                                            .reload_thread_count = 2,
                                            .chunk_size = HASHTRIE_CHUNK_SIZE_DEFAULT,
-                                           .snapshot_keep = 3};
+                                           .snapshot_keep = 3,
+                                           .open_timeout_ms = 1000};
 }
 
 /* ---- State and events ---- */
@@ -129,140 +125,6 @@ bool control_wait_until(struct control *control, uint64_t deadline_ns)
     return code == 0;
 }
 
-/* ---- The cap ---- */
-
-static uint64_t clamp(uint64_t value, uint64_t low, uint64_t high)
-{
-    if (value < low) {
-        return low;
-    }
-    return value > high ? high : value;
-}
-
-uint64_t store_limit_pages(const struct hashtrie_store *store, uint64_t bytes, size_t rows)
-{
-    uint64_t pages = bytes / store->env.page_bytes;
-    uint64_t reserve = (uint64_t)RESERVED_BATCHES * PAGES_PER_ROW * rows;
-    uint64_t share = pages * LIMIT_PERCENT / 100;
-    return pages > reserve && pages - reserve < share ? pages - reserve : share;
-}
-
-/* Before the environment is opened: how large it may get. */
-static void set_cap(struct hashtrie_store *store)
-{
-    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    uint64_t space = env_space(store->directory);
-    uint64_t cap = store->max_bytes < space ? store->max_bytes : space;
-    if (cap < store->max_bytes) {
-        store_event(store, HASHTRIE_EVENT_WARNING,
-                    "the store is limited to %" PRIu64 " bytes of the %" PRIu64
-                    " asked for: that is 90 %% of the space there is for it",
-                    cap, store->max_bytes);
-    }
-    cap = cap < HASHTRIE_STORE_BYTES_MIN ? HASHTRIE_STORE_BYTES_MIN : cap;
-    store->cap_bytes = cap / page * page;
-    store->rows_max = (size_t)clamp(store->cap_bytes / page / BATCH_CAP_PARTS, BATCH_ROWS_FLOOR,
-                                    TRIE_BATCH_NODES_MAX);
-    store->rows_now = store->rows_max;
-    uint64_t file_bytes = env_file_bytes(store->directory);
-    if (file_bytes > store->cap_bytes) {
-        store_event(store, HASHTRIE_EVENT_WARNING,
-                    "the store's file has %" PRIu64 " bytes, more than its limit of %" PRIu64
-                    ": it keeps its size; what is in it is deleted down to the limit",
-                    file_bytes, store->cap_bytes);
-    }
-}
-
-/* ---- The environment ---- */
-
-enum hashtrie_status store_count(struct hashtrie_store *store, MDB_txn *txn)
-{
-    uint64_t nodes = 0;
-    uint64_t endpoints = 0;
-    enum hashtrie_status status = env_entries(&store->env, txn, DB_EDGES, &nodes);
-    if (status == HASHTRIE_OK) {
-        status = env_entries(&store->env, txn, DB_ENDPOINTS, &endpoints);
-    }
-    if (status == HASHTRIE_OK) {
-        status = env_used_pages(&store->env, txn, &store->used_pages);
-    }
-    if (status == HASHTRIE_OK) {
-        counter_set(&store->counters.nodes, nodes);
-        counter_set(&store->counters.endpoints, endpoints);
-    }
-    return status;
-}
-
-enum hashtrie_status store_move_aside(struct hashtrie_store *store, enum hashtrie_status why)
-{
-    char name[ENV_PATH_BYTES_MAX];
-    enum hashtrie_status status = env_move_aside(store->directory, name);
-    if (status == HASHTRIE_OK) {
-        store_event(store, HASHTRIE_EVENT_ERROR,
-                    "the store's file could not be used (%s): it is now %s, and the store starts "
-                    "empty",
-                    hashtrie_strerror(why), name);
-    }
-    return status;
-}
-
-/* A field of meta; `other` if it is missing or unreadable. */
-static uint64_t meta_or(struct hashtrie_store *store, MDB_txn *txn, enum meta_field field,
-                        uint64_t other)
-{
-    uint64_t number = 0;
-    bool good = env_meta_get(&store->env, txn, field, &number) == HASHTRIE_OK;
-    return good ? number : other;
-}
-
-static enum hashtrie_status read_figures(struct hashtrie_store *store)
-{
-    MDB_txn *txn = NULL;
-    enum hashtrie_status status = env_status(mdb_txn_begin(store->env.mdb, NULL, MDB_RDONLY, &txn));
-    if (status != HASHTRIE_OK) {
-        return status;
-    }
-    status = store_count(store, txn);
-    uint64_t bucket = meta_or(store, txn, META_NEWEST_BUCKET, 0);
-    uint64_t now_bucket = clock_unix_ns() / CLOCK_NS_PER_S / TRIE_BUCKET_SECONDS;
-    store->newest_bucket = (uint32_t)(bucket <= UINT32_MAX ? bucket : now_bucket);
-    store->chunk_count = meta_or(store, txn, META_CHUNK_COUNT, 0);
-    uint64_t next_id = meta_or(store, txn, META_NEXT_ENDPOINT_ID, ID_AFTER_DAMAGE);
-    store->changes.next_id = next_id < UINT32_MAX ? (uint32_t)next_id : ID_AFTER_DAMAGE;
-    counter_set(&store->counters.chunks, store->chunk_count);
-    counter_set(&store->counters.last_checkpoint_ms,
-                meta_or(store, txn, META_LAST_CHECKPOINT_MS, 0));
-    counter_set(&store->counters.bytes, env_extend_file(&store->env));
-    mdb_txn_abort(txn);
-    return status;
-}
-
-enum hashtrie_status store_env_open(struct hashtrie_store *store, bool *fresh)
-{
-    enum hashtrie_status status =
-        env_open(&store->env, store->directory, store->cap_bytes, store->chunk_size);
-    if (status == HASHTRIE_OK) {
-        status = read_figures(store);
-    }
-    *fresh = status == HASHTRIE_EVERSION || status == HASHTRIE_ECORRUPT;
-    if (*fresh) {
-        env_close(&store->env);
-        status = store_move_aside(store, status);
-        if (status == HASHTRIE_OK) {
-            status = env_open(&store->env, store->directory, store->cap_bytes, store->chunk_size);
-        }
-        if (status == HASHTRIE_OK) {
-            status = read_figures(store);
-        }
-    }
-    if (status != HASHTRIE_OK) {
-        env_close(&store->env);
-        return status;
-    }
-    store->limit_pages = store_limit_pages(store, store->cap_bytes, store->rows_max);
-    return HASHTRIE_OK;
-}
-
 /* ---- Making and unmaking ---- */
 
 static bool options_valid(const struct hashtrie_store_options *options)
@@ -328,7 +190,10 @@ static struct hashtrie_store *new_store(struct hashtrie *trie,
     }
     store->mem = mem;
     store->trie = trie;
+    store->open_start_ns = clock_monotonic_ns();
     store->directory_fd = -1;
+    atomic_init(&store->state, HASHTRIE_STORE_OPENING);
+    counter_set(&store->counters.cap_bytes, options->max_bytes);
     store->max_bytes = options->max_bytes;
     store->chunk_size = options->chunk_size;
     store->interval_ms = options->checkpoint_interval_ms;
@@ -396,8 +261,8 @@ static enum hashtrie_status init_writer(struct hashtrie_store *store)
     hashtrie_get_stats(store->trie, &stats);
     hashtrie_unlock(store->trie);
     uint64_t bytes = stats.bytes_budget / BATCH_BUDGET_PARTS;
-    uint64_t of_cap = store->cap_bytes / BATCH_CAP_PARTS;
-    bytes = clamp(bytes < of_cap ? bytes : of_cap, BATCH_BYTES_MIN, BATCH_BYTES_MAX);
+    uint64_t of_cap = store->max_bytes / BATCH_CAP_PARTS;
+    bytes = clamp_u64(bytes < of_cap ? bytes : of_cap, BATCH_BYTES_MIN, BATCH_BYTES_MAX);
     enum { CHANGE_BYTES_MAX = 16 << 20 }; /* What finds no room goes with the next transaction. */
     buf_init(&store->changes.list, &store->writer_mem, CHANGE_BYTES_MAX);
     buf_init(&store->changes.bytes, &store->writer_mem, CHANGE_BYTES_MAX);
@@ -467,20 +332,22 @@ static enum hashtrie_status start_threads(struct hashtrie_store *store)
 
 /* ---- Open and close ---- */
 
-/* What the trie has to know before the first request: time, ids, endpoints. */
-static void attach(struct hashtrie_store *store)
+/* The first attempt's status; OK too while it goes on. */
+static enum hashtrie_status wait_until_up(struct hashtrie_store *store, uint32_t timeout_ms)
 {
-    hashtrie_lock(store->trie);
-    trie_attach(store->trie, writer_wake, store, store->newest_bucket, store->changes.next_id);
-    uint32_t cursor = 0;
-    while (trie_mark_unsaved(store->trie, &cursor)) { /* Nothing, but in a trie used before. */
+    struct control *control = &store->control;
+    uint64_t until_ns = clock_monotonic_ns() + timeout_ms * CLOCK_NS_PER_MS;
+    CHECK(pthread_mutex_lock(&control->lock) == 0);
+    int code = 0;
+    while (!control->tried && code == 0) {
+        struct timespec until = {.tv_sec = (time_t)(until_ns / CLOCK_NS_PER_S),
+                                 .tv_nsec = (long)(until_ns % CLOCK_NS_PER_S)};
+        code = pthread_cond_timedwait(&control->done, &control->lock, &until);
+        CHECK(code == 0 || code == ETIMEDOUT);
     }
-    hashtrie_unlock(store->trie);
-    enum hashtrie_status status = endpoints_restore(store);
-    if (status != HASHTRIE_OK) {
-        store_event(store, HASHTRIE_EVENT_ERROR, "not all endpoints could be restored: %s",
-                    hashtrie_strerror(status));
-    }
+    enum hashtrie_status status = control->tried ? control->first_status : HASHTRIE_OK;
+    CHECK(pthread_mutex_unlock(&control->lock) == 0);
+    return status;
 }
 
 static void detach(struct hashtrie_store *store)
@@ -488,6 +355,14 @@ static void detach(struct hashtrie_store *store)
     hashtrie_lock(store->trie);
     trie_attach(store->trie, NULL, NULL, 0, 0);
     hashtrie_unlock(store->trie);
+}
+
+static void end(struct hashtrie_store *store, uint32_t timeout_ms)
+{
+    stop_writer(store, timeout_ms);
+    stop_threads(store, store->reader_count, true);
+    CHECK(pthread_join(store->writer, NULL) == 0);
+    detach(store);
 }
 
 enum hashtrie_status hashtrie_store_open(struct hashtrie *trie,
@@ -498,37 +373,32 @@ enum hashtrie_status hashtrie_store_open(struct hashtrie *trie,
     if (!options_valid(options)) {
         return HASHTRIE_EINVAL;
     }
-    uint64_t start_ns = clock_monotonic_ns();
     struct hashtrie_store *store = new_store(trie, options);
     if (store == NULL) {
         return HASHTRIE_ENOMEM;
     }
     enum hashtrie_status status = HASHTRIE_ENOMEM;
-    bool fresh = false;
     if (!copy_texts(store, options)) {
         goto fail_store;
     }
-    status = env_directory_open(store->directory, &store->directory_fd);
-    if (status != HASHTRIE_OK) {
-        goto fail_store;
-    }
-    set_cap(store);
-    status = store_env_open(store, &fresh);
-    if (status == HASHTRIE_OK) {
-        status = init_writer(store);
-    }
+    status = init_writer(store);
     if (status == HASHTRIE_OK) {
         status = reload_init(store);
     }
     if (status != HASHTRIE_OK) {
         goto fail_store;
     }
-    attach(store);
-    store->last_start_ns = clock_monotonic_ns();
-    store->restore_seconds = (double)(store->last_start_ns - start_ns) / (double)CLOCK_NS_PER_S;
+    hashtrie_lock(trie);
+    trie_attach(trie, writer_wake, store, 0, 0);
+    hashtrie_unlock(trie);
     status = start_threads(store);
     if (status != HASHTRIE_OK) {
         detach(store);
+        goto fail_store;
+    }
+    status = wait_until_up(store, options->open_timeout_ms);
+    if (status != HASHTRIE_OK && store_refuses(status)) {
+        end(store, 0);
         goto fail_store;
     }
     *out = store;
@@ -543,11 +413,8 @@ enum hashtrie_status hashtrie_store_close(struct hashtrie_store *store, uint32_t
     if (store == NULL) {
         return HASHTRIE_OK;
     }
-    stop_writer(store, timeout_ms);
-    stop_threads(store, store->reader_count, true);
-    CHECK(pthread_join(store->writer, NULL) == 0);
+    end(store, timeout_ms);
     enum hashtrie_status status = store->final_status;
-    detach(store);
     free_store(store);
     return status;
 }

@@ -7,9 +7,11 @@
  *
  * A transaction that fails puts its entries back in front of the queue, and:
  *   no space (in the map or on the device)  FULL: halve the batch, delete the oldest, try again
- *   anything else                           FAILED: open the file again, try after 1, 2, 4 .. 60 s
+ *   anything else                           FAILED: open the file again after 1, 2, 4 .. 60 s
  *   damage, twice in a row                  FRESH: move the file aside, write everything anew
- *   cannot be opened at all                 OFF: memory only; tried again with the same delays
+ *   cannot be opened                        OFF: memory only; tried again with the same delays
+ *
+ * Without an open environment there are no batches: what is dirty waits in the trie.
  */
 #include <unistd.h>
 
@@ -23,8 +25,9 @@ enum {
     FULL_PAUSE_MS = 20,                   /* Between those that could not even delete. */
     GOOD_BATCHES_TO_DOUBLE = 8,
     RETRY_S_MAX = 60,
-    RETRY_CLOSING_MS = 100,       /* Between attempts while the store closes. */
-    DAMAGE_UNTIL_FRESH = 2,       /* Attempts in a row that found the contents at fault. */
+    LOOK_S = 1,             /* How often it is seen to that the files are still in their place. */
+    RETRY_CLOSING_MS = 100, /* Between attempts while the store closes. */
+    DAMAGE_UNTIL_FRESH = 2, /* Attempts in a row that found the contents at fault. */
     TRIM_TXNS_PER_CHECKPOINT = 4, /* Transactions of deletes alone, after a checkpoint. */
     HOPELESS_MAX = 60, /* Attempts, one a second, in which no row could be deleted: then FRESH. */
     DEVICE_FULL_BYTES = 1 << 20, /* With less than that free, a device counts as full. */
@@ -165,48 +168,34 @@ static enum hashtrie_status make_room(struct hashtrie_store *store)
     return status;
 }
 
-/* All that is hot is new to an empty file. */
-static void began_fresh(struct hashtrie_store *store)
-{
-    (void)store_set_state(store, HASHTRIE_STORE_FRESH);
-    hashtrie_lock(store->trie);
-    store->released_txn = 0; /* The new file counts from the start. */
-    hashtrie_unlock(store->trie);
-    endpoints_forget(store);
-    uint32_t cursor = 0;
-    bool more = true;
-    while (more) {
-        hashtrie_lock(store->trie);
-        more = trie_mark_unsaved(store->trie, &cursor);
-        hashtrie_unlock(store->trie);
-    }
-}
-
+/* The next attempt begins with an empty file. */
 static void start_fresh(struct hashtrie_store *store, enum hashtrie_status why)
 {
-    bool fresh = true;
-    store_env_lock(store);
-    env_close(&store->env);
-    enum hashtrie_status status = store_move_aside(store, why);
-    if (status == HASHTRIE_OK) {
-        status = store_env_open(store, &fresh);
+    store_env_close(store);
+    if (store_move_aside(store, why) == HASHTRIE_OK) {
+        store->retry_ns = 1; /* Now. */
     }
-    store_env_unlock(store);
-    if (status != HASHTRIE_OK) {
-        (void)store_set_state(store, HASHTRIE_STORE_OFF);
-        return;
-    }
-    store->retry_ns = 0;
-    began_fresh(store);
 }
 
-/* After an error the environment may be unusable (MDB_PANIC); opening it again costs little. */
-static enum hashtrie_status open_again(struct hashtrie_store *store, bool *fresh)
+static void retry_later(struct hashtrie_store *store)
 {
-    store_env_lock(store);
-    env_close(&store->env);
-    enum hashtrie_status status = store_env_open(store, fresh);
-    store_env_unlock(store);
+    unsigned shift = store->failures_in_row < 6 ? store->failures_in_row : 6;
+    uint64_t wait_s = UINT64_C(1) << shift;
+    store->retry_ns =
+        clock_monotonic_ns() + (wait_s < RETRY_S_MAX ? wait_s : RETRY_S_MAX) * CLOCK_NS_PER_S;
+    store->failures_in_row++;
+}
+
+/* Another router's lock goes all of a sudden, as it ends: asked for every second. */
+static enum hashtrie_status come_up(struct hashtrie_store *store)
+{
+    enum hashtrie_status status = store_come_up(store);
+    if (status == HASHTRIE_EBUSY) {
+        store->failures_in_row = 0;
+    }
+    if (status != HASHTRIE_OK) {
+        retry_later(store);
+    }
     return status;
 }
 
@@ -214,6 +203,7 @@ static enum hashtrie_status open_again(struct hashtrie_store *store, bool *fresh
 static bool handle_no_space(struct hashtrie_store *store, enum hashtrie_status status)
 {
     (void)store_set_state(store, HASHTRIE_STORE_FULL);
+    atomic_store_explicit(&store->problem, (int)status, memory_order_relaxed);
     store->good_batches = 0;
     size_t half = store->rows_now / 2;
     store->rows_now = half > BATCH_ROWS_FLOOR ? half : BATCH_ROWS_FLOOR;
@@ -257,6 +247,7 @@ static bool hold(struct hashtrie_store *store)
     if (!ours && !store->pin.holding) {
         store->pin.holding = true;
         (void)store_set_state(store, HASHTRIE_STORE_FULL);
+        atomic_store_explicit(&store->problem, HASHTRIE_EFULL, memory_order_relaxed);
         store_event(store, HASHTRIE_EVENT_WARNING,
                     "nothing is written for now: process %ld holds a read transaction of the "
                     "store, and nearly all free pages with it",
@@ -276,25 +267,18 @@ static void give_up_full(struct hashtrie_store *store, bool room)
     }
 }
 
+/* After an error the environment may be unusable (MDB_PANIC): it is opened again. */
 static void handle_error(struct hashtrie_store *store, enum hashtrie_status status)
 {
     (void)store_set_state(store, HASHTRIE_STORE_FAILED);
-    unsigned shift = store->failures_in_row < 6 ? store->failures_in_row : 6;
-    uint64_t wait_s = UINT64_C(1) << shift;
-    store->retry_ns =
-        clock_monotonic_ns() + (wait_s < RETRY_S_MAX ? wait_s : RETRY_S_MAX) * CLOCK_NS_PER_S;
-    store->failures_in_row++;
+    atomic_store_explicit(&store->problem, (int)status, memory_order_relaxed);
+    retry_later(store);
     store->damage_in_row = status == HASHTRIE_ECORRUPT ? store->damage_in_row + 1 : 0;
     if (store->damage_in_row >= DAMAGE_UNTIL_FRESH) {
         store->damage_in_row = 0;
         start_fresh(store, status);
-        return;
-    }
-    bool fresh = false;
-    if (open_again(store, &fresh) != HASHTRIE_OK) {
-        (void)store_set_state(store, HASHTRIE_STORE_OFF);
-    } else if (fresh) {
-        began_fresh(store);
+    } else {
+        store_env_close(store);
     }
 }
 
@@ -360,6 +344,7 @@ static void note_completed(struct hashtrie_store *store, const struct checkpoint
     counter_add(&counters->checkpoints, 1);
     counter_set(&counters->last_checkpoint_ms, checkpoint->covered_ms);
     (void)store_set_state(store, HASHTRIE_STORE_OK);
+    atomic_store_explicit(&store->problem, HASHTRIE_OK, memory_order_relaxed);
     if (store->failing) {
         store->failing = false;
         store_event(store, HASHTRIE_EVENT_INFO, "checkpoints succeed again");
@@ -408,14 +393,8 @@ static void note_failed(struct hashtrie_store *store, enum hashtrie_status statu
     }
 }
 
-static enum hashtrie_status run_checkpoint(struct hashtrie_store *store)
+static enum hashtrie_status write_all(struct hashtrie_store *store, struct checkpoint *checkpoint)
 {
-    struct checkpoint checkpoint = {.covered_ms = clock_unix_ns() / CLOCK_NS_PER_MS,
-                                    .start_ns = clock_monotonic_ns()};
-    store->last_start_ns = checkpoint.start_ns;
-    hashtrie_lock(store->trie);
-    checkpoint.mark = trie_dirty_mark(store->trie);
-    hashtrie_unlock(store->trie);
     unsigned full_attempts = 0;
     bool complete = false;
     for (int i = 0; i < BATCHES_PER_CHECKPOINT_MAX && !complete; i++) {
@@ -426,14 +405,30 @@ static enum hashtrie_status run_checkpoint(struct hashtrie_store *store)
             counter_add(&store->counters.failures, 1);
             return HASHTRIE_EFULL;
         }
-        enum hashtrie_status status = step(store, &checkpoint, &complete);
+        enum hashtrie_status status = step(store, checkpoint, &complete);
         if (status != HASHTRIE_OK && !handle_failure(store, status, &full_attempts)) {
             note_failed(store, status);
             return status;
         }
     }
-    if (!complete) {
-        return HASHTRIE_EBUSY;
+    return complete ? HASHTRIE_OK : HASHTRIE_EBUSY;
+}
+
+static enum hashtrie_status run_checkpoint(struct hashtrie_store *store)
+{
+    struct checkpoint checkpoint = {.covered_ms = clock_unix_ns() / CLOCK_NS_PER_MS,
+                                    .start_ns = clock_monotonic_ns()};
+    store->last_start_ns = checkpoint.start_ns;
+    enum hashtrie_status status = store->env.mdb == NULL ? come_up(store) : HASHTRIE_OK;
+    if (status != HASHTRIE_OK) {
+        return status;
+    }
+    hashtrie_lock(store->trie);
+    checkpoint.mark = trie_dirty_mark(store->trie);
+    hashtrie_unlock(store->trie);
+    status = write_all(store, &checkpoint);
+    if (status != HASHTRIE_OK) {
+        return status;
     }
     store->retry_ns = 0;
     note_completed(store, &checkpoint);
@@ -451,23 +446,31 @@ static uint64_t next_due_ns(const struct hashtrie_store *store)
                                 : store->last_start_ns + store->interval_ms * CLOCK_NS_PER_MS;
 }
 
-/* Until a checkpoint is due, asked for, or the last one. */
-static void wait_for_work(struct hashtrie_store *store)
+/* True: a checkpoint is due, asked for, or the last one. False: so much time has passed. */
+static bool wait_for_work(struct hashtrie_store *store)
 {
     struct control *control = &store->control;
     CHECK(pthread_mutex_lock(&control->lock) == 0);
     uint64_t due_ns = next_due_ns(store);
+    uint64_t look_ns = clock_monotonic_ns() + LOOK_S * CLOCK_NS_PER_S;
+    uint64_t until_ns = due_ns < look_ns ? due_ns : look_ns;
     bool waiting = true;
-    while (waiting && !control->stopping && control->asked == control->started &&
-           (!control->due || store->retry_ns != 0)) {
-        waiting = control_wait_until(control, due_ns);
+    bool asked = false;
+    while (waiting && !asked) {
+        asked = control->stopping || control->asked != control->started ||
+                (control->due && store->retry_ns == 0);
+        waiting = asked || control_wait_until(control, until_ns);
     }
-    control->due = false;
-    control->started = control->asked;
+    bool due = asked || until_ns == due_ns;
+    if (due) {
+        control->due = false;
+        control->started = control->asked;
+    }
     CHECK(pthread_mutex_unlock(&control->lock) == 0);
+    return due;
 }
 
-/* Tells who waits. True: it was the last one. */
+/* Tells who waits. True: it was the last one. A store that cannot be opened is not waited for. */
 static bool publish(struct hashtrie_store *store, enum hashtrie_status status)
 {
     struct control *control = &store->control;
@@ -478,8 +481,8 @@ static bool publish(struct hashtrie_store *store, enum hashtrie_status status)
         control->completed = control->started;
     }
     CHECK(pthread_cond_broadcast(&control->done) == 0);
-    bool last = control->stopping &&
-                (status == HASHTRIE_OK || clock_monotonic_ns() >= control->stop_deadline_ns);
+    bool last = control->stopping && (status == HASHTRIE_OK || store->env.mdb == NULL ||
+                                      clock_monotonic_ns() >= control->stop_deadline_ns);
     if (control->stopping && !last) {
         uint64_t until_ns = clock_monotonic_ns() + RETRY_CLOSING_MS * CLOCK_NS_PER_MS;
         while (control_wait_until(control, until_ns)) { /* Nobody has to be waited for but time. */
@@ -489,16 +492,33 @@ static bool publish(struct hashtrie_store *store, enum hashtrie_status status)
     return last;
 }
 
+/* False: it is the operator's to mend, and nothing has begun. */
+static bool first_come_up(struct hashtrie_store *store)
+{
+    struct control *control = &store->control;
+    enum hashtrie_status status = come_up(store);
+    store->last_start_ns = clock_monotonic_ns();
+    CHECK(pthread_mutex_lock(&control->lock) == 0);
+    control->tried = true;
+    control->first_status = status;
+    CHECK(pthread_cond_broadcast(&control->done) == 0);
+    CHECK(pthread_mutex_unlock(&control->lock) == 0);
+    return status == HASHTRIE_OK || !store_refuses(status);
+}
+
 void *writer_main(void *user)
 {
     struct hashtrie_store *store = user;
-    bool last = false;
-    enum hashtrie_status status = HASHTRIE_OK;
+    bool last = !first_come_up(store);
+    enum hashtrie_status status = last ? store->control.first_status : HASHTRIE_OK;
     while (!last) {
-        wait_for_work(store);
-        bool stopping = store_stopping(store);
-        status = run_checkpoint(store);
-        last = publish(store, status) && stopping;
+        bool due = wait_for_work(store);
+        store_look(store);
+        if (due) {
+            bool stopping = store_stopping(store);
+            status = run_checkpoint(store);
+            last = publish(store, status) && stopping;
+        }
     }
     store->final_status = status == HASHTRIE_OK ? commit_clean(store) : status;
     return NULL;

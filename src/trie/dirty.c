@@ -281,10 +281,15 @@ void trie_attach(struct hashtrie *trie, trie_wake *wake, void *user, uint32_t ne
     trie->wake = wake;
     trie->wake_user = user;
     if (wake != NULL) {
-        trie->bucket = newest_bucket > trie->bucket ? newest_bucket : trie->bucket;
-        trie->next_endpoint_id =
-            next_endpoint_id > trie->next_endpoint_id ? next_endpoint_id : trie->next_endpoint_id;
+        trie_follow(trie, newest_bucket, next_endpoint_id);
     }
+}
+
+void trie_follow(struct hashtrie *trie, uint32_t newest_bucket, uint32_t next_endpoint_id)
+{
+    trie->bucket = newest_bucket > trie->bucket ? newest_bucket : trie->bucket;
+    trie->next_endpoint_id =
+        next_endpoint_id > trie->next_endpoint_id ? next_endpoint_id : trie->next_endpoint_id;
 }
 
 bool trie_mark_unsaved(struct hashtrie *trie, uint32_t *cursor)

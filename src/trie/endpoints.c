@@ -9,6 +9,7 @@
 
 enum {
     ENDPOINT_CAPACITY_FIRST = 8,
+    FENCE_FIRST_KIB = 1, /* Of an endpoint that got a slot of its own here and was never reset. */
     FENCE_SPAN_KIB =
         1 << 30, /* 1 TiB: a fence follows at this distance, so that modulo 2^32 none overtakes. */
 };
@@ -140,6 +141,7 @@ static bool slot_name(struct hashtrie *trie, size_t slot, const struct trie_endp
     endpoint->generation = generation;
     endpoint->id = texts->id;
     endpoint->capacity_kib = 0;
+    endpoint->stored_ahead = 0;
     id_insert(trie, texts->id, slot);
     return true;
 }
@@ -272,7 +274,8 @@ bool trie_endpoint_get(const struct hashtrie *trie, size_t slot, struct trie_end
         return false;
     }
     *out = (struct trie_endpoint){.id = endpoint->id,
-                                  .odometer_kib = endpoint_odometer_kib(endpoint),
+                                  .odometer_kib =
+                                      endpoint_odometer_kib(endpoint) + endpoint->stored_ahead,
                                   .name = endpoint->name,
                                   .model = endpoint->model,
                                   .generation = endpoint->generation};
@@ -315,6 +318,54 @@ enum hashtrie_status trie_endpoint_restore(struct hashtrie *trie,
     if (trie->next_endpoint_id <= endpoint->id) {
         trie->next_endpoint_id = endpoint->id + 1;
     }
+    return HASHTRIE_OK;
+}
+
+bool trie_endpoint_agrees(const struct hashtrie *trie, const struct trie_endpoint *endpoint)
+{
+    int slot = endpoint_slot_of_id(trie, endpoint->id);
+    return slot < 0 || strcmp(trie->endpoints[slot].name, endpoint->name) == 0;
+}
+
+void trie_endpoints_renumber(struct hashtrie *trie, uint32_t first_id)
+{
+    REQUIRE(trie->batch == NULL); /* Its holders have the old ids. */
+    trie->id_count = 0;
+    trie->next_endpoint_id = first_id;
+    for (size_t slot = 0; slot < trie->endpoint_count; slot++) {
+        if (trie->endpoints[slot].name != NULL) {
+            trie->endpoints[slot].id = trie->next_endpoint_id++;
+            id_insert(trie, trie->endpoints[slot].id, slot);
+        }
+    }
+}
+
+enum hashtrie_status trie_endpoint_adopt(struct hashtrie *trie,
+                                         const struct trie_endpoint *endpoint)
+{
+    size_t slot = slot_find(trie, endpoint->name);
+    if (slot == SIZE_MAX || endpoint_slot_of_id(trie, endpoint->id) >= 0) {
+        return HASHTRIE_EEXIST;
+    }
+    struct endpoint *known = &trie->endpoints[slot];
+    bool told = known->generation[0] != '\0';
+    bool same = !told || endpoint->generation[0] == '\0' ||
+                strcmp(known->generation, endpoint->generation) == 0;
+    if (!same || known->fence != FENCE_FIRST_KIB || !text_fits(endpoint->generation)) {
+        return HASHTRIE_EEXIST;
+    }
+    char *generation = text_copy(trie, told ? known->generation : endpoint->generation);
+    if (generation == NULL) {
+        return HASHTRIE_EFULL;
+    }
+    text_free(trie, known->generation);
+    known->generation = generation;
+    id_remove(trie, known->id);
+    known->id = endpoint->id;
+    id_insert(trie, known->id, slot);
+    /* Where it began here is where it ended there: what is stored lies below. */
+    known->stored_ahead = endpoint->odometer_kib - FENCE_FIRST_KIB;
+    known->fence = (uint32_t)FENCE_FIRST_KIB - FENCE_SPAN_KIB;
     return HASHTRIE_OK;
 }
 

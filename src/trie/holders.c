@@ -216,10 +216,12 @@ size_t holders_store(const struct hashtrie *trie, const struct node *node,
     size_t count = 0;
     const struct holder *holders = node_holders(node);
     for (uint32_t i = 0; i < node->holder_count; i++) {
+        const struct endpoint *endpoint = &trie->endpoints[holders[i].endpoint];
         if (holder_is_live(trie, &holders[i])) {
-            to[count++] = (struct trie_stored_holder){.id = trie->endpoints[holders[i].endpoint].id,
+            to[count++] = (struct trie_stored_holder){.id = endpoint->id,
                                                       .last_used_s = last_used_s(node, &holders[i]),
-                                                      .odometer_kib = holders[i].odometer_kib};
+                                                      .odometer_kib = holders[i].odometer_kib +
+                                                                      endpoint->stored_ahead};
         }
     }
     return count;
@@ -240,10 +242,11 @@ bool holders_load(struct hashtrie *trie, struct node *node, const struct trie_re
             continue;
         }
         uint32_t newest_kib = endpoint_odometer_kib(&trie->endpoints[slot]);
-        bool ahead = (int32_t)(stored->odometer_kib - newest_kib) > 0;
+        uint32_t odometer_kib = stored->odometer_kib - trie->endpoints[slot].stored_ahead;
+        bool ahead = (int32_t)(odometer_kib - newest_kib) > 0;
         struct holder holder = {.endpoint = (hashtrie_endpoint)slot,
                                 .age_minute = (uint16_t)(stored->last_used_s / SECONDS_PER_MINUTE),
-                                .odometer_kib = ahead ? newest_kib : stored->odometer_kib};
+                                .odometer_kib = ahead ? newest_kib : odometer_kib};
         uint32_t age_minutes = clock_minute(trie) - stored->last_used_s / SECONDS_PER_MINUTE;
         bool too_old = trie->max_age_minutes != 0 && age_minutes > trie->max_age_minutes &&
                        age_minutes <= INT32_MAX; /* Else its clock was ahead of ours. */

@@ -27,8 +27,9 @@ struct endpoint {
     uint64_t odometer_bytes; /* Never goes down, not even when the slot changes hands. */
     uint32_t capacity_kib;   /* 0: unknown. */
     uint32_t fence;          /* Holders with an odometer below are dead. */
-    uint32_t id;             /* Incarnation. */
-    uint32_t match_seen;     /* Number of the match that has listed it already. */
+    uint32_t stored_ahead; /* Stored odometers of it are this much (KiB, modulo 2^32) above ours. */
+    uint32_t id;           /* Incarnation. */
+    uint32_t match_seen;   /* Number of the match that has listed it already. */
 };
 
 struct hashtrie {

@@ -125,6 +125,9 @@ typedef void trie_wake(void *user);
 void trie_attach(struct hashtrie *trie, trie_wake *wake, void *user, uint32_t newest_bucket,
                  uint32_t next_endpoint_id);
 
+/* While attached: the store in place is another one now, with this time and next id. */
+void trie_follow(struct hashtrie *trie, uint32_t newest_bucket, uint32_t next_endpoint_id);
+
 /* Marks up to 256 nodes from `*cursor` on as not stored (parents first is not needed); false: all
  * done. For a store that was replaced by an empty one. *cursor starts at 0. */
 bool trie_mark_unsaved(struct hashtrie *trie, uint32_t *cursor);
@@ -148,6 +151,19 @@ uint32_t trie_endpoint_next_id(const struct hashtrie *trie);
  * is known already. */
 enum hashtrie_status trie_endpoint_restore(struct hashtrie *trie,
                                            const struct trie_endpoint *endpoint);
+
+/*
+ * For a store that comes when endpoints are known already.
+ *
+ * agrees: the id is not in use here under another name. renumber: gives all known endpoints new
+ * ids, from first_id on; between batches. adopt, after that: a known endpoint becomes the stored
+ * incarnation of its name, its entries here following those in the store. EEXIST: it cannot be the
+ * same one (another generation, or it was removed or restarted since); it stays what it is. EFULL.
+ */
+bool trie_endpoint_agrees(const struct hashtrie *trie, const struct trie_endpoint *endpoint);
+void trie_endpoints_renumber(struct hashtrie *trie, uint32_t first_id);
+enum hashtrie_status trie_endpoint_adopt(struct hashtrie *trie,
+                                         const struct trie_endpoint *endpoint);
 
 /* ---- Reload ---- */
 

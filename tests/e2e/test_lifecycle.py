@@ -252,17 +252,6 @@ def test_the_cap_in_force_is_logged(world):
     assert re.search(r"at most \d+ MiB \(less than asked for: 90 % of the free space\)", router.output())
 
 
-def test_two_routers_do_not_share_a_store(world):
-    engine = world.engine()
-    store = world.store()
-    router = world.router([engine], store=store)
-    status, output = run("hashtrie-router", "--host", "127.0.0.1", "--port", "0",
-                         "--static-backends", engine.url, "--static-models", "mock-model",
-                         "--store-path", store)
-    assert status != 0 and store in output
-    assert get(router, "/health").status == 200
-
-
 def test_a_file_that_is_no_store_is_set_aside(world):
     engine = world.engine()
     store = world.folder / "store"

@@ -64,6 +64,7 @@ static inline void test_store_init(struct test_store *test)
     test->options = hashtrie_store_options_default(test->directory);
     test->options.max_bytes = HASHTRIE_STORE_BYTES_MIN;
     test->options.checkpoint_interval_ms = HASHTRIE_STORE_INTERVAL_MAX_MS;
+    test->options.open_timeout_ms = TEST_WAIT_MS;
     test->options.on_event = test_store_on_event;
     test->options.user = test;
 }

@@ -73,10 +73,126 @@ static void keeps_a_second_router_out(void **state)
     struct test_store second = *test;
     second.options.user = &second;
     test_store_open(test);
-    assert_int_equal(test_store_try_open(&second), HASHTRIE_EBUSY);
+    test_store_open(&second);
+    struct hashtrie_store_stats stats;
+    hashtrie_store_get_stats(second.store, &stats);
+    assert_int_equal(stats.state, HASHTRIE_STORE_OFF);
+    assert_int_equal(stats.problem, HASHTRIE_EBUSY);
+    assert_false(stats.up);
+    assert_true(test_store_was_told(&second, "another router"));
+    assert_int_equal(hashtrie_store_checkpoint(second.store, TEST_WAIT_MS), HASHTRIE_EBUSY);
+    assert_int_equal(hashtrie_store_close(second.store, TEST_WAIT_MS), HASHTRIE_EBUSY);
+    hashtrie_free(second.trie);
     test_store_close(test);
-    assert_int_equal(test_store_try_open(&second), HASHTRIE_OK);
+    test_store_open(&second);
     test_store_close(&second);
+}
+
+/* A rolling update: the second router serves from memory until the first one ends, then it knows
+ * what the first one knew, and what it has learnt itself. Their numbers for endpoints differ. */
+static void a_second_router_takes_over(void **state)
+{
+    struct test_store *test = *state;
+    struct test_store second = *test;
+    second.options.user = &second;
+    test_store_open(test);
+    hashtrie_endpoint a = test_store_endpoint(test, "http://a");
+    hashtrie_endpoint b = test_store_endpoint(test, "http://b");
+    struct test_key key = test_store_key(7, 0, 300);
+    struct test_key longer = test_store_key(7, 0, 400);
+    struct test_key other = test_store_key(8, 0, 50);
+    test_store_insert(test, &key, a);
+    test_store_insert(test, &other, b);
+
+    test_store_open(&second);
+    hashtrie_endpoint c2 = test_store_endpoint(&second, "http://c");
+    hashtrie_endpoint b2 = test_store_endpoint(&second, "http://b");
+    hashtrie_endpoint a2 = test_store_endpoint(&second, "http://a");
+    hashtrie_lock(second.trie);
+    hashtrie_endpoint_set_capacity(second.trie, a2, 1 << 20);
+    hashtrie_unlock(second.trie);
+    test_store_insert(&second, &longer, c2);
+    test_store_insert(&second, &other, c2);
+    assert_int_equal(test_store_match(&second, &key).holder_count, 1);
+    test_store_close(test);
+
+    test_store_checkpoint(&second); /* Tries at once. */
+    struct hashtrie_store_stats stats;
+    hashtrie_store_get_stats(second.store, &stats);
+    assert_int_equal(stats.state, HASHTRIE_STORE_OK);
+    assert_int_equal(stats.problem, HASHTRIE_OK);
+    assert_true(test_store_was_told(&second, "is open"));
+    struct hashtrie_match match = test_store_recall(&second, &longer);
+    assert_int_equal(test_store_held(&match, c2), 400);
+    assert_int_equal(test_store_held(&match, a2), 300);
+    match = test_store_recall(&second, &other);
+    assert_int_equal(test_store_held(&match, b2), 50);
+    assert_int_equal(test_store_held(&match, c2), 50);
+    test_store_close(&second);
+    test_store_expect_clean(&second);
+
+    test_store_open(test);
+    match = test_store_recall(test, &longer);
+    assert_int_equal(test_store_held(&match, test_store_endpoint(test, "http://c")), 400);
+    assert_int_equal(test_store_held(&match, test_store_endpoint(test, "http://a")), 300);
+    test_store_close(test);
+}
+
+/* What is stored of an endpoint whose generation changed meanwhile is not its any more. */
+static void another_generation_is_not_adopted(void **state)
+{
+    struct test_store *test = *state;
+    struct test_store second = *test;
+    second.options.user = &second;
+    test_store_open(test);
+    hashtrie_endpoint a = test_store_endpoint(test, "http://a");
+    assert_int_equal(hashtrie_endpoint_set_generation(test->trie, a, "first"), HASHTRIE_OK);
+    struct test_key key = test_store_key(7, 0, 300);
+    test_store_insert(test, &key, a);
+    test_store_open(&second);
+    a = test_store_endpoint(&second, "http://a");
+    assert_int_equal(hashtrie_endpoint_set_generation(second.trie, a, "second"), HASHTRIE_OK);
+    struct test_key begin = test_store_key(7, 0, 100);
+    test_store_insert(&second, &begin, a);
+    test_store_close(test);
+    test_store_checkpoint(&second);
+    struct hashtrie_match match = test_store_recall(&second, &key);
+    assert_int_equal(match.chunk_count, 300);
+    assert_int_equal(test_store_held(&match, a), 100);
+    test_store_close(&second);
+    test_store_expect_clean(&second);
+}
+
+/* The folder goes while the store runs: it is made anew, and what is in memory is written there. */
+static void files_that_vanish_are_made_anew(void **state)
+{
+    struct test_store *test = *state;
+    char *inner = test_path(test->directory, "inner");
+    char *gone = test_path(test->directory, "gone");
+    test->options.directory = inner;
+    test_store_open(test);
+    hashtrie_endpoint a = test_store_endpoint(test, "http://a");
+    struct test_key key = test_store_key(7, 0, 300);
+    test_store_insert(test, &key, a);
+    test_store_checkpoint(test);
+    assert_int_equal(rename(inner, gone), 0);
+    test_store_checkpoint(test); /* Looks first. */
+    struct hashtrie_store_stats stats;
+    hashtrie_store_get_stats(test->store, &stats);
+    assert_int_equal(stats.state, HASHTRIE_STORE_OK);
+    assert_true(test_store_was_told(test, "gone or were replaced"));
+    char *data = test_path(inner, "data.mdb");
+    assert_int_equal(unlink(data), 0);
+    test_store_checkpoint(test);
+    test_store_close(test);
+    test_path_free(data);
+    test_store_open(test);
+    struct hashtrie_match match = test_store_recall(test, &key);
+    assert_int_equal(test_store_held(&match, test_store_endpoint(test, "http://a")), 300);
+    test_store_close(test);
+    test->options.directory = test->directory;
+    test_path_free(inner);
+    test_path_free(gone);
 }
 
 static void what_was_known_is_known_after_a_restart(void **state)
@@ -350,6 +466,9 @@ int main(void)
         CASE(makes_its_folder_for_its_owner_alone),
         CASE(refuses_bad_options),
         CASE(keeps_a_second_router_out),
+        CASE(a_second_router_takes_over),
+        CASE(another_generation_is_not_adopted),
+        CASE(files_that_vanish_are_made_anew),
         CASE(what_was_known_is_known_after_a_restart),
         CASE(generations_outlive_a_restart),
         CASE(a_removed_endpoint_is_forgotten),
