@@ -24,6 +24,7 @@ static const char usage[] =
     "  --max-batch N       requests that run at one time; the rest wait (64)\n"
     "  --max-tokens N      tokens of an answer where the request names no number (16)\n"
     "  --keep-alive-ms N   idle connections are closed after it; 0: never (5000)\n"
+    "  --start-time X      what its metrics say of its start, in Unix seconds (when it was)\n"
     "  --help\n";
 
 /* A decimal number from `min` to `max`; ends the program if it is none. */
@@ -70,6 +71,7 @@ enum engine_option {
     MAX_BATCH,
     MAX_TOKENS,
     KEEP_ALIVE_MS,
+    START_TIME,
     HELP,
     OPTION_COUNT
 };
@@ -88,6 +90,7 @@ static const struct option_name {
     [MAX_BATCH] = {"max-batch", 1},
     [MAX_TOKENS] = {"max-tokens", 1},
     [KEEP_ALIVE_MS] = {"keep-alive-ms", 1},
+    [START_TIME] = {"start-time", 1},
     [HELP] = {"help", 0},
 };
 
@@ -124,6 +127,9 @@ static void set_option(struct server_options *options, int which, const char *te
         break;
     case KEEP_ALIVE_MS:
         options->keep_alive_ms = (uint64_t)read_number(name, text, 0, 1e9);
+        break;
+    case START_TIME:
+        options->start_time_s = read_number(name, text, 1, 1e10);
         break;
     case HELP:
     case OPTION_COUNT:

@@ -131,7 +131,9 @@ int server_run(const struct server_options *options)
     server->options = options;
     mem_init(&server->mem, SIZE_MAX);
     list_init(&server->connections);
-    server->start_time_s = (double)clock_unix_ns() / (double)CLOCK_NS_PER_S;
+    server->start_time_s = options->start_time_s > 0
+                               ? options->start_time_s
+                               : (double)clock_unix_ns() / (double)CLOCK_NS_PER_S;
     server->engine = engine_new(&server->mem, &options->engine, on_token, server);
     CHECK(server->engine != NULL);
     (void)signal(SIGPIPE, SIG_IGN); /* Writes report it. */

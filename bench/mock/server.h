@@ -23,6 +23,7 @@ struct server_options {
     const char *engine_id;
     uint64_t tokens_default;
     uint64_t keep_alive_ms;
+    double start_time_s; /* As its metrics tell it; 0: the real one. */
 };
 
 /* Runs until SIGTERM or SIGINT. Returns the exit status. */
