@@ -244,6 +244,10 @@ static void check_together(struct loader *loader)
                     "at every request",
                     batch->text);
     }
+    if (config->snapshot_interval_ns > 0 && config->snapshot_directory == NULL) {
+        loader_error(loader, "--snapshot-interval: a folder for the snapshots is needed, too: "
+                             "--snapshot-dir DIR");
+    }
     compare_with_memory_limit(loader);
 }
 

@@ -91,6 +91,10 @@ struct config {
     const char *store_path;
     uint64_t store_bytes_max;
     uint64_t checkpoint_interval_ns;
+    const char *snapshot_directory; /* NULL: none. */
+    uint64_t snapshot_interval_ns;  /* 0: off. */
+    uint32_t snapshot_keep;
+    const char *admin_key_file; /* NULL: none. */
 
     uint64_t memory_bytes;       /* Budget of the hot trie. */
     uint64_t memory_limit_bytes; /* What applies to the process; 0: unknown. */

@@ -337,3 +337,24 @@ bool net_stream_peer_is_gone(const struct net_stream *stream)
     return info.tcpi_state != TCP_ESTABLISHED && info.tcpi_state != TCP_FIN_WAIT1 &&
            info.tcpi_state != TCP_FIN_WAIT2;
 }
+
+bool net_stream_is_loopback(const struct net_stream *stream)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in ip4;
+        struct sockaddr_in6 ip6;
+    } peer = {0};
+    int descriptor = -1;
+    socklen_t size = sizeof peer;
+    if (!stream_descriptor(stream, &descriptor) || getpeername(descriptor, &peer.any, &size) != 0) {
+        return false;
+    }
+    const unsigned char *ip6 = peer.ip6.sin6_addr.s6_addr;
+    if (peer.any.sa_family == AF_INET) {
+        return ntohl(peer.ip4.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+    }
+    return peer.any.sa_family == AF_INET6 &&
+           (IN6_IS_ADDR_LOOPBACK(&peer.ip6.sin6_addr) ||
+            (IN6_IS_ADDR_V4MAPPED(&peer.ip6.sin6_addr) && ip6[12] == IN_LOOPBACKNET));
+}

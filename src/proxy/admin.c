@@ -161,8 +161,28 @@ static const struct {
     {"/metrics", serve_metrics}, {"/v1/models", serve_models},
 };
 
+static bool serve_admin(struct request *request, struct span method, struct span path)
+{
+    if (!span_is(path, "/admin/snapshot")) {
+        return false;
+    }
+    if (!admin_may(request)) {
+        answer_error(request, 403,
+                     "/admin/ is for loopback, or with the key of "
+                     "--admin-key-file as a bearer token.");
+    } else if (!span_is(method, "POST")) {
+        answer_not_allowed(request, "POST");
+    } else {
+        admin_ask_snapshot(request);
+    }
+    return true;
+}
+
 bool admin_serve(struct request *request, struct span method, struct span path)
 {
+    if (serve_admin(request, method, path)) {
+        return true;
+    }
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         if (!span_is(path, paths[i].path)) {
             continue;

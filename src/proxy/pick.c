@@ -221,11 +221,9 @@ bool request_read_prompt(struct request *request)
 
 /* ---- Reloads ---- */
 
-static void on_reloaded(void *user, enum hashtrie_status status)
+void reload_wait_send(struct reload_wait *wait)
 {
-    struct reload_wait *wait = user;
     struct worker *worker = wait->worker;
-    (void)status; /* Whatever it was: the match is made again with what is there now. */
     pthread_mutex_lock(&worker->mailbox_mutex);
     list_push_back(&worker->mailbox, &wait->link);
     /* Under the mutex: the worker closes its wake only after it has taken every wait. */
@@ -233,12 +231,23 @@ static void on_reloaded(void *user, enum hashtrie_status status)
     pthread_mutex_unlock(&worker->mailbox_mutex);
 }
 
+static void on_reloaded(void *user, enum hashtrie_status status)
+{
+    (void)status; /* Whatever it was: the match is made again with what is there now. */
+    reload_wait_send(user);
+}
+
 void reload_wait_done(struct reload_wait *wait)
 {
     struct request *request = wait->request;
-    mem_free(&wait->worker->mem, wait, sizeof *wait);
-    if (request != NULL) {
+    struct worker *worker = wait->worker;
+    struct snapshot_answer *snapshot = wait->snapshot;
+    mem_free(&worker->mem, wait, sizeof *wait);
+    if (request == NULL) {
+        mem_free(&worker->mem, snapshot, sizeof *snapshot);
+    } else {
         request->reload = NULL;
+        request->snapshot = snapshot;
         request->reload_over = true;
         request_tick(request);
     }

@@ -6,10 +6,12 @@
 #include "proxy/upstream.h"
 
 static const uint32_t moves[REQUEST_STATE_COUNT] = {
-    [REQUEST_READING] = SM_MAY(REQUEST_ROUTING) | SM_MAY(REQUEST_DONE),
+    [REQUEST_READING] =
+        SM_MAY(REQUEST_ROUTING) | SM_MAY(REQUEST_SNAPSHOTTING) | SM_MAY(REQUEST_DONE),
     [REQUEST_ROUTING] =
         SM_MAY(REQUEST_RELOADING) | SM_MAY(REQUEST_CONNECTING) | SM_MAY(REQUEST_DONE),
     [REQUEST_RELOADING] = SM_MAY(REQUEST_ROUTING) | SM_MAY(REQUEST_DONE),
+    [REQUEST_SNAPSHOTTING] = SM_MAY(REQUEST_DONE),
     [REQUEST_CONNECTING] = SM_MAY(REQUEST_WAITING) | SM_MAY(REQUEST_CONNECTING) |
                            SM_MAY(REQUEST_ROUTING) | SM_MAY(REQUEST_DONE),
     [REQUEST_WAITING] = SM_MAY(REQUEST_RELAYING) | SM_MAY(REQUEST_CONNECTING) |
@@ -247,6 +249,19 @@ static enum step step_reloading(struct request *request)
     return STEP_NEXT;
 }
 
+static enum step step_snapshotting(struct request *request)
+{
+    if (request->client_gone) {
+        sm_move(&request->sm, REQUEST_DONE);
+        return STEP_NEXT;
+    }
+    if (!request->reload_over) {
+        return STEP_SUSPEND;
+    }
+    admin_answer_snapshot(request);
+    return STEP_NEXT;
+}
+
 /* The router's own want, for which no engine is to blame. */
 static bool is_ours(enum net_status status)
 {
@@ -436,6 +451,7 @@ static enum step step_done(struct request *request)
     net_timer_stop(request->timer);
     net_timer_stop(request->prefill);
     request_forget_reload(request);
+    request_drop_snapshot(request);
     drop_upstream(request, request->complete && request->reusable);
     request_load_ended(request);
     count_end(request);
@@ -474,6 +490,9 @@ void request_tick(struct request *request)
             break;
         case REQUEST_RELOADING:
             step = step_reloading(request);
+            break;
+        case REQUEST_SNAPSHOTTING:
+            step = step_snapshotting(request);
             break;
         case REQUEST_CONNECTING:
             step = step_connecting(request);

@@ -22,6 +22,7 @@ enum request_state {
     REQUEST_READING,
     REQUEST_ROUTING,
     REQUEST_RELOADING,
+    REQUEST_SNAPSHOTTING, /* For the router's own answer: see snapshot.c. */
     REQUEST_CONNECTING,
     REQUEST_WAITING, /* Sent, or being sent; no byte of the answer's body has come. */
     REQUEST_RELAYING,
@@ -47,11 +48,19 @@ enum {
 struct conn;
 struct upstream;
 
-/* A reload under way. Outlives the request if that does not wait for it any more. */
+struct snapshot_answer {
+    enum hashtrie_status status;
+    uint64_t bytes;
+    double seconds;
+    char path[4096];
+};
+
+/* A reload or a snapshot under way. Outlives the request if that does not wait for it any more. */
 struct reload_wait {
     struct list link; /* In the worker's mailbox, once done. */
     struct worker *worker;
-    struct request *request; /* NULL: nobody waits any more. Loop thread only. */
+    struct request *request;          /* NULL: nobody waits any more. Loop thread only. */
+    struct snapshot_answer *snapshot; /* Owned; NULL: it is a reload. */
 };
 
 struct request {
@@ -82,7 +91,8 @@ struct request {
     uint64_t queued_bytes; /* There, its own included, when it was sent. */
     uint64_t sent_ns;
     size_t excluded_count;
-    struct reload_wait *reload; /* Owned by nobody: see reload_wait. */
+    struct reload_wait *reload;       /* Owned by nobody: see reload_wait. */
+    struct snapshot_answer *snapshot; /* Owned: what came of it. */
 
     /* The engine's side. */
     struct upstream *upstream; /* Owned while set. */
@@ -160,6 +170,7 @@ enum pick_result { PICK_CHOSEN, PICK_RELOADING, PICK_NOBODY };
 /* Picks an engine and records the choice; or starts a reload first. */
 enum pick_result request_pick(struct request *request);
 void request_forget_reload(struct request *request);
+void reload_wait_send(struct reload_wait *wait);      /* From the store's threads. */
 void reload_wait_done(struct reload_wait *wait);      /* On the loop, from its mailbox. */
 void request_load_prefilled(struct request *request); /* Each at most once per choice. */
 void request_load_ended(struct request *request);
@@ -182,5 +193,12 @@ void answer_not_allowed(struct request *request, const char *allowed);
 
 /* The path is served here: answers it, and returns true. */
 bool admin_serve(struct request *request, struct span method, struct span path);
+
+/* ---- snapshot.c ---- */
+
+bool admin_may(const struct request *request);       /* Use /admin/...: loopback, or the key. */
+void admin_ask_snapshot(struct request *request);    /* Answers, or waits for the store. */
+void admin_answer_snapshot(struct request *request); /* It has come. */
+void request_drop_snapshot(struct request *request);
 
 #endif

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -111,6 +112,9 @@ static bool open_store(struct router *router)
     options.checkpoint_interval_ms = (uint32_t)(config->checkpoint_interval_ns / CLOCK_NS_PER_MS);
     options.reload_thread_count = RELOAD_THREADS;
     options.chunk_size = config->chunk_size;
+    options.snapshot_directory = config->snapshot_directory;
+    options.snapshot_interval_s = (uint32_t)(config->snapshot_interval_ns / CLOCK_NS_PER_S);
+    options.snapshot_keep = config->snapshot_keep;
     options.on_event = on_store_event;
     options.user = router;
     enum hashtrie_status status = hashtrie_store_open(router->trie, &options, &router->store);
@@ -230,9 +234,9 @@ struct router *router_new(const struct config *config, struct log *log)
     bodies_init(&router->bodies, config->buffered_bytes_max, config->body_bytes_max);
     pthread_mutex_init(&router->log_mutex, NULL);
     raise_file_limit(log);
-    if (make_trie(router) && open_store(router) && router_add_backends(router) &&
-        router_add_aliases(router) && make_workers(router) && watch_signals(router) &&
-        engines_start(router) && listen_all(router)) {
+    if (admin_read_key(router) && make_trie(router) && open_store(router) &&
+        router_add_backends(router) && router_add_aliases(router) && make_workers(router) &&
+        watch_signals(router) && engines_start(router) && listen_all(router)) {
         tell(router);
         return router;
     }
@@ -282,6 +286,9 @@ void router_free(struct router *router)
     }
     hashtrie_free(router->trie);
     pthread_mutex_destroy(&router->log_mutex);
+    if (router->admin_key != NULL) {
+        mem_free(mem, router->admin_key, strlen(router->admin_key) + 1);
+    }
     struct mem last = router->mem;
     mem_free(&last, router, sizeof *router);
     mem_fini(&last);

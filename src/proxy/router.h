@@ -88,6 +88,7 @@ struct router {
     struct worker *workers; /* Owned. */
     size_t worker_count;
     struct bodies bodies;
+    char *admin_key; /* Owned; NULL: there is none. */
     uint16_t port;
     atomic_uint others_running; /* Workers besides the first, whose loop outlives theirs. */
     atomic_bool draining;       /* Nothing new is accepted. */
@@ -134,6 +135,8 @@ bool router_add_aliases(struct router *router);
 /* What the model's name stands for: an alias's model, else the name itself. */
 struct span router_canonical_model(const struct router *router, struct span name, bool *is_alias);
 size_t router_pair(const struct router *router, size_t endpoint, size_t model);
+
+bool admin_read_key(struct router *router); /* snapshot.c. False: told in the log. */
 
 /* worker.c */
 bool worker_init(struct worker *worker, struct router *router, size_t number);

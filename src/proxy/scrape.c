@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "base/check.h"
@@ -358,6 +359,27 @@ static void write_checkpoints(struct scrape *scrape)
     metrics_histogram_write(&scrape->writer, &histogram, METRICS_NO_LABELS);
 }
 
+static void write_snapshots(struct scrape *scrape)
+{
+    const struct hashtrie_store_stats *store = &scrape->store;
+    struct metrics_writer *writer = &scrape->writer;
+    metrics_single_u64(writer, "hashtrie_snapshots_total", METRICS_COUNTER, "Snapshots made.",
+                       store->snapshot_count);
+    metrics_single_u64(writer, "hashtrie_snapshot_failures_total", METRICS_COUNTER,
+                       "Snapshots given up.", store->snapshot_failure_count);
+    metrics_single(writer, "hashtrie_snapshot_progress_ratio", METRICS_GAUGE,
+                   "How much of the one under way is copied, at least; 0: none is.",
+                   store->snapshot_ratio);
+    metrics_single(writer, "hashtrie_last_snapshot_timestamp_seconds", METRICS_GAUGE,
+                   "When the newest snapshot was made; 0: there is none.",
+                   store->last_snapshot_unix_s);
+    metrics_single_u64(writer, "hashtrie_last_snapshot_bytes", METRICS_GAUGE,
+                       "Its size, if it was made since the start.", store->last_snapshot_bytes);
+    metrics_single(writer, "hashtrie_last_snapshot_seconds", METRICS_GAUGE,
+                   "How long it took, if it was made since the start.",
+                   store->last_snapshot_seconds);
+}
+
 static void write_store(struct scrape *scrape)
 {
     const struct hashtrie_store_stats *store = &scrape->store;
@@ -386,6 +408,13 @@ static void write_store(struct scrape *scrape)
     metrics_single(writer, "hashtrie_last_checkpoint_timestamp_seconds", METRICS_GAUGE,
                    "All that was recorded before this time is on disk.",
                    store->last_checkpoint_unix_s);
+    metrics_family(writer, "hashtrie_store_pinned_seconds", METRICS_GAUGE,
+                   "For so long has another process held a read transaction of the store, which "
+                   "keeps freed pages from use; 0: none does.");
+    char pid[32];
+    (void)snprintf(pid, sizeof pid, "%llu", (unsigned long long)store->pinned_pid);
+    metrics_sample(writer, store->pinned_seconds, METRICS_LABEL("pid", pid));
+    write_snapshots(scrape);
     metrics_single(writer, "hashtrie_restore_seconds", METRICS_GAUGE,
                    "Opening the store took so long.", store->restore_seconds);
     metrics_single(writer, "hashtrie_warmup_ratio", METRICS_GAUGE,

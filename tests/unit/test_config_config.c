@@ -53,6 +53,10 @@ static void defaults_are_those_of_the_issue(void **state)
     assert_string_equal(config->store_path, "./hashtrie-store");
     assert_int_equal(config->store_bytes_max, UINT64_C(8) << 30);
     assert_int_equal(config->checkpoint_interval_ns, 1000000000);
+    assert_null(config->snapshot_directory);
+    assert_int_equal(config->snapshot_interval_ns, 0);
+    assert_int_equal(config->snapshot_keep, 3);
+    assert_null(config->admin_key_file);
     assert_int_equal(config->chunk_size, 128);
     assert_true(config->eviction_threshold == 0.9);
     assert_true(config->target_utilization == 0.5);
