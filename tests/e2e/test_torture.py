@@ -20,7 +20,7 @@ from harness import BIN, SLOW, Program, binary
 from prometheus import scrape
 
 KILLS = int(os.environ.get("HASHTRIE_TORTURE_KILLS", "64"))
-SEED = int(os.environ.get("HASHTRIE_SEED") or random.SystemRandom().randrange(1 << 32), 0)
+SEED = int(os.environ.get("HASHTRIE_SEED") or str(random.SystemRandom().randrange(1 << 32)), 0)
 CLIENTS = 6
 LEDGER_ROUNDS = 60  # What is older may be deleted by the cap.
 LEDGER_OLD_MAX = 1500  # Of earlier rounds; those to go are drawn by lot.
