@@ -78,11 +78,13 @@ struct config {
     size_t alias_count;
 
     uint32_t failover_attempts_max; /* Further attempts after the first. */
+    uint32_t eject_after_failures;  /* 0: off. */
     uint32_t thread_count;
     uint64_t drain_timeout_ns;
     uint64_t connect_timeout_ns;
     uint64_t upstream_idle_timeout_ns;
     uint64_t engine_stats_interval_ns; /* 0: off. */
+    uint64_t eject_time_ns;
     uint64_t reload_timeout_ns;
     uint64_t body_bytes_max;
     uint64_t buffered_bytes_max; /* All request bodies together. */

@@ -142,6 +142,27 @@ const struct option options[OPTION_ID_COUNT] = {
          .field = FIELD(failover_attempts_max),
          .help = "How many other backends are tried when one fails before the first byte of its "
                  "answer."},
+    [OPTION_EJECT_AFTER] =
+        {.flag = "--eject-after-failures",
+         .metavar = "N",
+         .kind = OPTION_COUNT,
+         .fallback = "3",
+         .min = 1,
+         .max = 1000000,
+         .width = 4,
+         .may_be_off = true,
+         .field = FIELD(eject_after_failures),
+         .help = "A backend that failed so often in a row gets no requests for a while, unless no "
+                 "other is left."},
+    [OPTION_EJECT_TIME] = {.flag = "--eject-time",
+                           .metavar = "DURATION",
+                           .kind = OPTION_DURATION,
+                           .fallback = "5s",
+                           .min = 10 * MS,
+                           .max = HOUR,
+                           .field = FIELD(eject_time_ns),
+                           .help = "For how long; then one request tries it. Doubled after each "
+                                   "such try that fails, up to eight times as long."},
     [OPTION_ROUTING_LOGIC] = {.flag = "--routing-logic",
                               .metavar = "POLICY",
                               .kind = OPTION_CHOICE,

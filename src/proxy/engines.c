@@ -173,21 +173,43 @@ static void on_result(void *user, void *engine_user, const struct discovery_resu
 
 /* ---- In a hurry ---- */
 
+/* Lock held. True: the first loop is to be woken. */
+static bool suspect(struct router *router, size_t endpoint)
+{
+    struct list *link = &router->engines[endpoint].suspected;
+    if (router->discovery == NULL || !list_empty(link)) {
+        return false;
+    }
+    list_push_back(&router->suspected, link);
+    return true;
+}
+
 void engines_suspect(struct worker *worker, size_t endpoint)
 {
     struct router *router = worker->router;
-    if (router->discovery == NULL) {
-        return;
-    }
-    struct list *link = &router->engines[endpoint].suspected;
     hashtrie_lock(router->trie);
-    bool listed = !list_empty(link);
-    if (!listed) {
-        list_push_back(&router->suspected, link);
-    }
+    bool wake = suspect(router, endpoint);
     hashtrie_unlock(router->trie);
-    if (!listed) {
+    if (wake) {
         net_wake_send(router->workers[0].wake);
+    }
+}
+
+void engines_failed(struct worker *worker, size_t endpoint)
+{
+    struct router *router = worker->router;
+    hashtrie_lock(router->trie);
+    bool wake = suspect(router, endpoint);
+    uint64_t pause_ns = route_endpoint_failed(router->fleet, endpoint, net_now_ns());
+    router->engines[endpoint].ejection_count += pause_ns > 0 ? 1 : 0;
+    hashtrie_unlock(router->trie);
+    if (wake) {
+        net_wake_send(router->workers[0].wake);
+    }
+    if (pause_ns > 0) {
+        log_write(&worker->log, LOG_WARNING,
+                  "Engine %s failed again and again: ejected for %.3f s, its prefixes are kept",
+                  router->backends[endpoint].url, (double)pause_ns / (double)CLOCK_NS_PER_S);
     }
 }
 

@@ -25,15 +25,18 @@ struct engine {
     double told_unix_s;               /* When; 0: never. */
     uint64_t failure_count;           /* Times that its metrics could not be read. */
     uint64_t restart_count;
+    uint64_t ejection_count;
 };
 
 /* After the workers are made, on the main thread. False: the log says why. */
 bool engines_start(struct router *router);
 void engines_stop(struct router *router); /* Before the first worker's loop goes. */
 
-/* A request found the engine refusing, resetting or silent: it is asked soon. Any worker's thread,
- * without the trie's lock. */
+/* From any worker's thread, without the trie's lock: a connection to the engine broke in a way that
+ * may mean a restart: it is asked soon. */
 void engines_suspect(struct worker *worker, size_t endpoint);
+/* The same, and a request failed there: too often, and it is ejected. */
+void engines_failed(struct worker *worker, size_t endpoint);
 void engines_take_suspected(struct router *router); /* First worker, when woken. */
 
 #endif

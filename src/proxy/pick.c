@@ -324,6 +324,7 @@ static bool pick_locked(struct request *request, const struct hashtrie_match *ma
         .excluded = request->excluded,
         .excluded_count = request->excluded_count,
         .chunk_bytes = router->config->chunk_size,
+        .now_ns = net_now_ns(),
     };
     return route_pick(router->fleet, &query, &request->choice);
 }
@@ -456,18 +457,24 @@ void request_load_ended(struct request *request)
 void request_first_byte(struct request *request)
 {
     struct router *router = request->worker->router;
-    if (!request->charged || request->prefilled) {
-        return;
-    }
-    request->prefilled = true;
-    net_timer_stop(request->prefill);
+    size_t endpoint = request->choice.endpoint;
+    bool waited_for = request->charged && !request->prefilled;
     uint64_t elapsed_ns = net_now_ns() - request->sent_ns;
     hashtrie_lock(router->trie);
-    route_request_prefilled(router->fleet, request->choice.endpoint,
-                            request->choice.uncached_bytes);
-    if (request->stream && request->status == 200) {
-        route_learn_prefill(router->fleet, request->choice.endpoint, request->queued_bytes,
-                            elapsed_ns);
+    bool is_back = route_endpoint_answered(router->fleet, endpoint);
+    if (waited_for) {
+        request->prefilled = true;
+        route_request_prefilled(router->fleet, endpoint, request->choice.uncached_bytes);
+    }
+    if (waited_for && request->stream && request->status == 200) {
+        route_learn_prefill(router->fleet, endpoint, request->queued_bytes, elapsed_ns);
     }
     hashtrie_unlock(router->trie);
+    if (waited_for) {
+        net_timer_stop(request->prefill);
+    }
+    if (is_back) {
+        log_write(&request->worker->log, LOG_INFO, "Engine %s answers again",
+                  router->backends[endpoint].url);
+    }
 }

@@ -278,11 +278,9 @@ static void next_try(struct request *request)
     bool stale = upstream != NULL && upstream->reused && !upstream->got_bytes;
     net_timer_stop(request->timer);
     drop_upstream(request, false);
-    if (!is_ours(request->failure)) {
-        engines_suspect(worker, request->choice.endpoint);
-    }
     if (stale && request->resend_count < REQUEST_RESENDS_MAX) {
         request->resend_count++;
+        engines_suspect(worker, request->choice.endpoint);
         begin_connecting(request, true);
         return;
     }
@@ -299,6 +297,7 @@ static void next_try(struct request *request)
         stats_add(&series->errors[stats_error_of(request->failure, connecting)], 1);
     }
     request_load_ended(request);
+    engines_failed(worker, endpoint);
     request->excluded[request->excluded_count++] = (uint32_t)endpoint;
     log_write(&worker->log, LOG_WARNING, "Request %s: %s failed: %s", request->log_id,
               worker->router->backends[endpoint].url, net_status_text(request->failure));
@@ -435,7 +434,7 @@ static void count_end(struct request *request)
     double seconds = (double)(net_now_ns() - request->begin_ns) / 1e9;
     metrics_histogram_observe(request->complete ? &series->success : &series->error, seconds);
     if (request->failed && request->answering) {
-        engines_suspect(request->worker, request->choice.endpoint);
+        engines_failed(request->worker, request->choice.endpoint);
         stats_add(&series->errors[stats_error_of(request->failure, false)], 1);
         log_write(&request->worker->log, LOG_WARNING,
                   "Request %s: %s failed in the middle of its answer: %s", request->log_id,

@@ -56,7 +56,11 @@ static bool make_trie(struct router *router)
         return false;
     }
     router->fleet = route_fleet_new(&router->mem, random_system_seed());
-    return router->fleet != NULL;
+    if (router->fleet == NULL) {
+        return false;
+    }
+    route_fleet_set_ejection(router->fleet, config->eject_after_failures, config->eject_time_ns);
+    return true;
 }
 
 /* From any of the store's threads: a line of its own, written at once. */

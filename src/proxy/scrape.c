@@ -15,6 +15,7 @@ struct endpoint_view {
     struct route_load load;
     double arrivals_per_s;
     bool up;
+    bool ejected;
     struct engine engine;
 };
 
@@ -37,6 +38,7 @@ static void look(struct scrape *scrape)
             .load = route_endpoint_load(router->fleet, i),
             .arrivals_per_s = arrivals_per_second(&router->arrivals[i], now_s),
             .up = route_endpoint_is_up(router->fleet, i),
+            .ejected = route_endpoint_is_ejected(router->fleet, i),
             .engine = router->engines[i]};
     }
     hashtrie_get_stats(router->trie, &scrape->trie);
@@ -111,36 +113,65 @@ static void write_figures(struct scrape *scrape)
     }
 }
 
-static void write_engine_counts(struct scrape *scrape)
+enum engine_value {
+    ENGINE_UP,
+    ENGINE_TOLD,
+    ENGINE_FAILURES,
+    ENGINE_RESTARTS,
+    ENGINE_EJECTED,
+    ENGINE_EJECTIONS
+};
+
+static double engine_value(const struct endpoint_view *view, enum engine_value which)
 {
-    struct metrics_writer *writer = &scrape->writer;
-    size_t count = scrape->router->backend_count;
-    const struct backend *backends = scrape->router->backends;
-    metrics_family(writer, "hashtrie_engine_metrics_up", METRICS_GAUGE,
-                   "1: the engine's metrics could be read the last time.");
-    for (size_t i = 0; i < count; i++) {
-        metrics_sample_u64(writer, scrape->views[i].engine.answer == ENGINE_TELLS ? 1 : 0,
-                           METRICS_LABEL("server", backends[i].url));
+    switch (which) {
+    case ENGINE_UP:
+        return view->engine.answer == ENGINE_TELLS ? 1 : 0;
+    case ENGINE_TOLD:
+        return view->engine.told_unix_s > 0 ? view->engine.told_unix_s : NAN;
+    case ENGINE_FAILURES:
+        return (double)view->engine.failure_count;
+    case ENGINE_RESTARTS:
+        return (double)view->engine.restart_count;
+    case ENGINE_EJECTED:
+        return view->ejected ? 1 : 0;
+    case ENGINE_EJECTIONS:
+        return (double)view->engine.ejection_count;
+    default:
+        return NAN;
     }
-    metrics_family(writer, "hashtrie_engine_metrics_timestamp_seconds", METRICS_GAUGE,
-                   "When they were read last.");
-    for (size_t i = 0; i < count; i++) {
-        if (scrape->views[i].engine.told_unix_s > 0) {
-            metrics_sample(writer, scrape->views[i].engine.told_unix_s,
-                           METRICS_LABEL("server", backends[i].url));
+}
+
+static void write_engines(struct scrape *scrape)
+{
+    static const struct {
+        const char *name;
+        enum metrics_kind kind;
+        enum engine_value value;
+        const char *help;
+    } families[] = {
+        {"hashtrie_engine_metrics_up", METRICS_GAUGE, ENGINE_UP,
+         "1: the engine's metrics could be read the last time."},
+        {"hashtrie_engine_metrics_timestamp_seconds", METRICS_GAUGE, ENGINE_TOLD,
+         "When they were read last."},
+        {"hashtrie_engine_metrics_failures_total", METRICS_COUNTER, ENGINE_FAILURES,
+         "Times that they could not be read."},
+        {"hashtrie_engine_restarts_total", METRICS_COUNTER, ENGINE_RESTARTS,
+         "Restarts noticed: what the engine held no longer counted."},
+        {"hashtrie_engine_ejected", METRICS_GAUGE, ENGINE_EJECTED,
+         "1: it failed again and again, and gets requests only where no other is left."},
+        {"hashtrie_engine_ejections_total", METRICS_COUNTER, ENGINE_EJECTIONS,
+         "Times that this began."},
+    };
+    for (size_t f = 0; f < sizeof families / sizeof *families; f++) {
+        metrics_family(&scrape->writer, families[f].name, families[f].kind, families[f].help);
+        for (size_t i = 0; i < scrape->router->backend_count; i++) {
+            double value = engine_value(&scrape->views[i], families[f].value);
+            if (!isnan(value)) {
+                metrics_sample(&scrape->writer, value,
+                               METRICS_LABEL("server", scrape->router->backends[i].url));
+            }
         }
-    }
-    metrics_family(writer, "hashtrie_engine_metrics_failures_total", METRICS_COUNTER,
-                   "Times that they could not be read.");
-    for (size_t i = 0; i < count; i++) {
-        metrics_sample_u64(writer, scrape->views[i].engine.failure_count,
-                           METRICS_LABEL("server", backends[i].url));
-    }
-    metrics_family(writer, "hashtrie_engine_restarts_total", METRICS_COUNTER,
-                   "Restarts noticed: what the engine held no longer counted.");
-    for (size_t i = 0; i < count; i++) {
-        metrics_sample_u64(writer, scrape->views[i].engine.restart_count,
-                           METRICS_LABEL("server", backends[i].url));
     }
 }
 
@@ -444,7 +475,7 @@ bool scrape_write(struct worker *worker, struct buf *out)
     metrics_begin(&scrape.writer, out);
     write_views(&scrape);
     write_figures(&scrape);
-    write_engine_counts(&scrape);
+    write_engines(&scrape);
     write_incoming(&scrape);
     write_errors(&scrape);
     write_latencies(&scrape);

@@ -15,7 +15,8 @@ struct route_fleet *route_fleet_new(struct mem *mem, uint64_t seed)
 {
     struct route_fleet *fleet = mem_alloc(mem, sizeof *fleet);
     if (fleet != NULL) {
-        *fleet = (struct route_fleet){.mem = mem, .random = {.state = seed}};
+        *fleet = (struct route_fleet){
+            .mem = mem, .random = {.state = seed}, .next_retry_ns = UINT64_MAX};
     }
     return fleet;
 }
@@ -73,12 +74,17 @@ static bool endpoints_grow(struct route_fleet *fleet)
     return true;
 }
 
+uint64_t fleet_load(const struct route_fleet *fleet, size_t endpoint)
+{
+    const struct route_load *load = &fleet->endpoints[endpoint].load;
+    return load->queued_bytes + (uint64_t)load->in_flight * IN_FLIGHT_BYTES;
+}
+
 static void update_load_cost(struct route_fleet *fleet, size_t endpoint)
 {
     const struct route_endpoint *at = &fleet->endpoints[endpoint];
-    fleet->load_cost[endpoint] =
-        at->up ? at->load.queued_bytes + (uint64_t)at->load.in_flight * IN_FLIGHT_BYTES
-               : FLEET_DOWN;
+    bool open = at->up && (at->state == FLEET_FINE || at->state == FLEET_HALF_OPEN);
+    fleet->load_cost[endpoint] = open ? fleet_load(fleet, endpoint) : FLEET_DOWN;
 }
 
 int route_endpoint_add(struct route_fleet *fleet)
@@ -182,6 +188,72 @@ bool route_endpoint_is_up(const struct route_fleet *fleet, size_t endpoint)
     return fleet->endpoints[endpoint].up;
 }
 
+/* ---- Ejection ---- */
+
+void route_fleet_set_ejection(struct route_fleet *fleet, uint32_t failures, uint64_t pause_ns)
+{
+    REQUIRE(failures == 0 || pause_ns > 0);
+    fleet->eject_failures = failures;
+    fleet->eject_pause_ns = pause_ns;
+}
+
+uint64_t route_endpoint_failed(struct route_fleet *fleet, size_t endpoint, uint64_t now_ns)
+{
+    REQUIRE(endpoint < fleet->endpoint_count);
+    struct route_endpoint *at = &fleet->endpoints[endpoint];
+    at->failure_count += at->failure_count < UINT32_MAX ? 1 : 0;
+    if (fleet->eject_failures == 0 || at->failure_count < fleet->eject_failures ||
+        at->state == FLEET_EJECTED) {
+        return 0;
+    }
+    uint64_t pause_ns = fleet->eject_pause_ns << at->ejection_count;
+    at->ejection_count += at->ejection_count < ROUTE_EJECTION_DOUBLINGS ? 1 : 0;
+    at->state = FLEET_EJECTED;
+    at->retry_ns = now_ns + pause_ns;
+    if (at->retry_ns < fleet->next_retry_ns) {
+        fleet->next_retry_ns = at->retry_ns;
+    }
+    update_load_cost(fleet, endpoint);
+    return pause_ns;
+}
+
+bool route_endpoint_answered(struct route_fleet *fleet, size_t endpoint)
+{
+    REQUIRE(endpoint < fleet->endpoint_count);
+    struct route_endpoint *at = &fleet->endpoints[endpoint];
+    at->failure_count = 0;
+    if (at->state == FLEET_FINE) {
+        return false;
+    }
+    at->state = FLEET_FINE;
+    at->ejection_count = 0;
+    update_load_cost(fleet, endpoint);
+    return true;
+}
+
+bool route_endpoint_is_ejected(const struct route_fleet *fleet, size_t endpoint)
+{
+    REQUIRE(endpoint < fleet->endpoint_count);
+    return fleet->endpoints[endpoint].state != FLEET_FINE;
+}
+
+void fleet_end_pauses(struct route_fleet *fleet, uint64_t now_ns)
+{
+    fleet->next_retry_ns = UINT64_MAX;
+    for (size_t i = 0; i < fleet->endpoint_count; i++) {
+        struct route_endpoint *at = &fleet->endpoints[i];
+        if (at->state != FLEET_EJECTED) {
+            continue;
+        }
+        if (at->retry_ns <= now_ns) {
+            at->state = FLEET_HALF_OPEN;
+            update_load_cost(fleet, i);
+        } else if (at->retry_ns < fleet->next_retry_ns) {
+            fleet->next_retry_ns = at->retry_ns;
+        }
+    }
+}
+
 size_t route_model_count(const struct route_fleet *fleet)
 {
     return fleet->model_count;
@@ -208,7 +280,9 @@ int route_model_find(const struct route_fleet *fleet, const char *name, size_t n
 
 void route_request_sent(struct route_fleet *fleet, size_t endpoint, uint64_t uncached_bytes)
 {
-    struct route_load *load = &fleet->endpoints[endpoint].load;
+    struct route_endpoint *at = &fleet->endpoints[endpoint];
+    struct route_load *load = &at->load;
+    at->state = at->state == FLEET_HALF_OPEN ? FLEET_PROBED : at->state;
     load->queued_bytes += uncached_bytes;
     load->in_flight++;
     load->in_prefill++;
@@ -226,9 +300,10 @@ void route_request_prefilled(struct route_fleet *fleet, size_t endpoint, uint64_
 
 void route_request_ended(struct route_fleet *fleet, size_t endpoint)
 {
-    struct route_load *load = &fleet->endpoints[endpoint].load;
-    CHECK(load->in_flight > load->in_prefill); /* Prefilled comes before ended. */
-    load->in_flight--;
+    struct route_endpoint *at = &fleet->endpoints[endpoint];
+    CHECK(at->load.in_flight > at->load.in_prefill); /* Prefilled comes before ended. */
+    at->load.in_flight--;
+    at->state = at->state == FLEET_PROBED ? FLEET_HALF_OPEN : at->state; /* Without a verdict. */
     update_load_cost(fleet, endpoint);
 }
 

@@ -14,11 +14,22 @@ struct route_numbers {
     size_t capacity;
 };
 
+enum fleet_state {
+    FLEET_FINE,
+    FLEET_EJECTED,
+    FLEET_HALF_OPEN, /* Its pause is over: the next request is the probe. */
+    FLEET_PROBED,    /* The probe is under way. */
+};
+
 struct route_endpoint {
     struct route_load load;
     struct route_numbers models; /* Those it serves; few. */
     bool up;
-    double ns_per_byte; /* Prefill time learned; 0: nothing yet. */
+    enum fleet_state state;
+    uint32_t failure_count;  /* In a row. */
+    uint32_t ejection_count; /* Pauses in a row. */
+    uint64_t retry_ns;       /* End of the pause. */
+    double ns_per_byte;      /* Prefill time learned; 0: nothing yet. */
 };
 
 struct route_model {
@@ -28,7 +39,8 @@ struct route_model {
 };
 
 /*
- * load_cost[e] = queued(e) + 3000 tokens x in_flight(e), or FLEET_DOWN: in an array of its own, so
+ * load_cost[e] = queued(e) + 3000 tokens x in_flight(e), or FLEET_DOWN for one that is down or
+ * ejected: in an array of its own, so
  * that the search for the least loaded reads 8 bytes an endpoint (measured: 1.2 us for 1,000
  * candidates, 5 us for 4,000).
  */
@@ -42,8 +54,14 @@ struct route_fleet {
     struct route_model *models;
     size_t model_count;
     size_t model_capacity;
+    uint32_t eject_failures; /* 0: nobody is ever ejected. */
+    uint64_t eject_pause_ns;
+    uint64_t next_retry_ns; /* The first end of a pause; UINT64_MAX: none. */
 };
 
+uint64_t fleet_load(const struct route_fleet *fleet, size_t endpoint);
+/* Those whose pause is over become half open. */
+void fleet_end_pauses(struct route_fleet *fleet, uint64_t now_ns);
 bool fleet_serves(const struct route_fleet *fleet, size_t endpoint, size_t model);
 
 #endif

@@ -55,14 +55,25 @@ static uint64_t uncached_bytes(const struct route_query *query, uint64_t held)
     return rest > query->chunk_bytes ? rest : query->chunk_bytes;
 }
 
+/* FLEET_DOWN: not a candidate. `desperate`: those ejected are. */
+static uint64_t load_of(const struct route_fleet *fleet, size_t endpoint, bool desperate)
+{
+    uint64_t load = fleet->load_cost[endpoint];
+    if (desperate && load == FLEET_DOWN && fleet->endpoints[endpoint].up) {
+        load = fleet_load(fleet, endpoint);
+    }
+    return load;
+}
+
 /* The least loaded: what an endpoint that holds nothing costs differs by its load alone. */
-static struct best least_loaded(struct route_fleet *fleet, const struct route_query *query)
+static struct best least_loaded(struct route_fleet *fleet, const struct route_query *query,
+                                bool desperate)
 {
     struct best best = {0};
     const struct route_model *model = &fleet->models[query->model];
     for (size_t i = 0; i < model->endpoints.count; i++) {
         size_t endpoint = model->endpoints.numbers[i];
-        uint64_t load = fleet->load_cost[endpoint]; /* FLEET_DOWN: not a candidate. */
+        uint64_t load = load_of(fleet, endpoint, desperate);
         if (load != FLEET_DOWN && (best.ties == 0 || load <= best.cost) &&
             !is_excluded(query, endpoint)) {
             consider(fleet, &best, endpoint, load);
@@ -72,10 +83,10 @@ static struct best least_loaded(struct route_fleet *fleet, const struct route_qu
 }
 
 static bool is_candidate(const struct route_fleet *fleet, const struct route_query *query,
-                         size_t endpoint)
+                         size_t endpoint, bool desperate)
 {
     return fleet_serves(fleet, endpoint, query->model) &&
-           fleet->load_cost[endpoint] != FLEET_DOWN && !is_excluded(query, endpoint);
+           load_of(fleet, endpoint, desperate) != FLEET_DOWN && !is_excluded(query, endpoint);
 }
 
 /* What the endpoint chosen holds, and the most that any candidate holds. */
@@ -85,18 +96,18 @@ struct held {
 };
 
 static struct held look_at_holders(struct route_fleet *fleet, const struct route_query *query,
-                                   struct best *best)
+                                   bool desperate, struct best *best)
 {
     struct held held = {.chosen = query->all_held_bytes, .longest = query->all_held_bytes};
     for (size_t i = 0; i < query->holder_count; i++) {
         const struct route_holder *holder = &query->holders[i];
         if (holder->bytes <= query->all_held_bytes ||
-            !is_candidate(fleet, query, holder->endpoint)) {
+            !is_candidate(fleet, query, holder->endpoint, desperate)) {
             continue;
         }
         held.longest = holder->bytes > held.longest ? holder->bytes : held.longest;
         consider(fleet, best, holder->endpoint,
-                 fleet->load_cost[holder->endpoint] +
+                 load_of(fleet, holder->endpoint, desperate) +
                      ROUTE_UNCACHED_FACTOR * uncached_bytes(query, holder->bytes));
     }
     for (size_t i = 0; i < query->holder_count; i++) {
@@ -122,14 +133,14 @@ static enum route_outcome outcome_of(const struct route_query *query, const stru
 }
 
 static bool pick_prefixaware(struct route_fleet *fleet, const struct route_query *query,
-                             struct route_choice *out)
+                             bool desperate, struct route_choice *out)
 {
-    struct best best = least_loaded(fleet, query);
+    struct best best = least_loaded(fleet, query, desperate);
     if (best.ties == 0) {
         return false;
     }
     best.cost += ROUTE_UNCACHED_FACTOR * uncached_bytes(query, query->all_held_bytes);
-    struct held held = look_at_holders(fleet, query, &best);
+    struct held held = look_at_holders(fleet, query, desperate, &best);
     *out = (struct route_choice){.endpoint = best.endpoint,
                                  .held_bytes = held.chosen,
                                  .uncached_bytes = uncached_bytes(query, held.chosen),
@@ -149,13 +160,13 @@ static uint64_t held_by(const struct route_query *query, size_t endpoint)
 
 /* The next one up of those that serve the model, in order of their addition. */
 static bool pick_roundrobin(struct route_fleet *fleet, const struct route_query *query,
-                            struct route_choice *out)
+                            bool desperate, struct route_choice *out)
 {
     struct route_model *model = &fleet->models[query->model];
     for (size_t i = 0; i < model->endpoints.count; i++) {
         size_t endpoint = model->endpoints.numbers[model->rotation % model->endpoints.count];
         model->rotation++;
-        if (is_candidate(fleet, query, endpoint)) {
+        if (is_candidate(fleet, query, endpoint, desperate)) {
             uint64_t held = held_by(query, endpoint);
             *out = (struct route_choice){.endpoint = endpoint,
                                          .held_bytes = held,
@@ -167,12 +178,19 @@ static bool pick_roundrobin(struct route_fleet *fleet, const struct route_query 
     return false;
 }
 
+static bool pick(struct route_fleet *fleet, const struct route_query *query, bool desperate,
+                 struct route_choice *out)
+{
+    return query->policy == ROUTE_ROUNDROBIN ? pick_roundrobin(fleet, query, desperate, out)
+                                             : pick_prefixaware(fleet, query, desperate, out);
+}
+
 bool route_pick(struct route_fleet *fleet, const struct route_query *query,
                 struct route_choice *out)
 {
     REQUIRE(query->model < fleet->model_count);
-    if (query->policy == ROUTE_ROUNDROBIN) {
-        return pick_roundrobin(fleet, query, out);
+    if (query->now_ns >= fleet->next_retry_ns) {
+        fleet_end_pauses(fleet, query->now_ns);
     }
-    return pick_prefixaware(fleet, query, out);
+    return pick(fleet, query, false, out) || pick(fleet, query, true, out);
 }

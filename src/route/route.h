@@ -30,6 +30,7 @@ enum {
     ROUTE_BYTES_PER_TOKEN = 4,
     ROUTE_UNCACHED_FACTOR = 4,
     ROUTE_IN_FLIGHT_TOKENS = 3000,
+    ROUTE_EJECTION_DOUBLINGS = 3,
 };
 
 enum route_policy { ROUTE_PREFIXAWARE, ROUTE_ROUNDROBIN };
@@ -61,6 +62,24 @@ bool route_endpoint_serves(struct route_fleet *fleet, size_t endpoint, const cha
 void route_endpoint_set_up(struct route_fleet *fleet, size_t endpoint, bool up);
 bool route_endpoint_is_up(const struct route_fleet *fleet, size_t endpoint);
 
+/* ---- Ejecting failing endpoints ----
+ *
+ *     fine -- `failures` failures in a row --> ejected -- its pause is over --> half open
+ *     half open: a candidate until one request is sent, which is the probe; answered -> fine,
+ *     failed -> ejected for twice as long, at most 2^ROUTE_EJECTION_DOUBLINGS times the first
+ * pause.
+ *
+ * One that is ejected is taken only where no other candidate is left.
+ */
+
+/* 0 failures: never, as at the start. */
+void route_fleet_set_ejection(struct route_fleet *fleet, uint32_t failures, uint64_t pause_ns);
+/* It refused, broke off or did not answer. Returns its pause if it is ejected now, else 0. */
+uint64_t route_endpoint_failed(struct route_fleet *fleet, size_t endpoint, uint64_t now_ns);
+/* It has answered. True: it had been ejected. */
+bool route_endpoint_answered(struct route_fleet *fleet, size_t endpoint);
+bool route_endpoint_is_ejected(const struct route_fleet *fleet, size_t endpoint);
+
 size_t route_model_count(const struct route_fleet *fleet);
 const char *route_model_name(const struct route_fleet *fleet, size_t model);
 /* -1: nobody ever served it. */
@@ -84,6 +103,7 @@ struct route_query {
     const uint32_t *excluded; /* Endpoints tried already. */
     size_t excluded_count;
     uint64_t chunk_bytes; /* The least that counts as uncached. */
+    uint64_t now_ns;      /* Monotonic. */
 };
 
 struct route_choice {
@@ -94,7 +114,7 @@ struct route_choice {
 };
 
 /* False: no endpoint that serves the model is up and not excluded. Changes nothing but the
- * rotation's counter. */
+ * rotation's counter and whose pause is over. */
 bool route_pick(struct route_fleet *fleet, const struct route_query *query,
                 struct route_choice *out);
 

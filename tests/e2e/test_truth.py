@@ -331,3 +331,73 @@ def test_the_router_ends_in_the_middle_of_asking(world):
     with Connection(router.address) as connection:
         assert chat(router, "x", connection=connection).status == 200
     assert router.terminate() == 0
+
+
+# ---- Ejection ----
+
+def drop(exchange):
+    exchange.close()
+
+
+@pytest.mark.smoke
+def test_an_engine_that_fails_in_a_row_is_not_tried_any_more(world):
+    bad = world.upstream(drop)
+    good = world.engine(*FAST)
+    router = world.router([bad, good], "--eject-after-failures", "2", "--eject-time", "1h")
+    answers = [chat(router, conversation(number), max_tokens=1) for number in range(60)]
+    assert [engine_of(answer) for answer in answers] == ["engine"] * 60
+    assert len(bad.exchanges) == 2
+    router.wait_line(rf"warning Engine {bad.url} failed again and again: ejected for 3600.000 s")
+    metrics = scrape(router)
+    assert metrics.value("hashtrie_engine_ejected", server=bad.url) == 1
+    assert metrics.value("hashtrie_engine_ejected", server=good.url) == 0
+    assert metrics.value("hashtrie_engine_ejections_total", server=bad.url) == 1
+
+
+def test_an_ejected_engine_is_tried_again_and_keeps_its_prefixes(world):
+    engines = world.engines(2, *FAST, *OLD)
+    router = world.router(engines, "--eject-after-failures", "1", "--eject-time", "300ms",
+                          "--engine-stats-interval", "200ms")
+    home = home_of(router, engines, conversation(1))
+    home.kill()
+    assert engine_of(chat(router, conversation(1))) != home.name
+    router.wait_line(rf"Engine {re.escape(home.url)} failed again and again: ejected for 0.300 s")
+    restart(world, home, *FAST, *OLD)
+
+    def is_back():
+        answer = chat(router, conversation(1))
+        assert answer.status == 200
+        return router.find_lines(rf"Engine {re.escape(home.url)} answers again")
+
+    wait_until(is_back, 20, "the engine's return")
+    assert scrape(router).total("hashtrie_engine_ejected") == 0
+    assert outcome_of(router, conversation(1))[0] == "holder"
+    assert restarts(router) == 0
+
+
+def test_where_all_have_failed_all_are_tried(world):
+    answer = threading.Event()
+
+    def handler(exchange):
+        if answer.is_set():
+            exchange.answer(b"fine")
+        else:
+            exchange.close()
+
+    engines = [world.upstream(handler) for _ in range(2)]
+    router = world.router(engines, "--eject-after-failures", "1", "--eject-time", "1h")
+    for _ in range(3):
+        assert chat(router, "x").status == 502
+    assert scrape(router).total("hashtrie_engine_ejected") == 2
+    answer.set()
+    assert chat(router, "x").status == 200
+    assert scrape(router).total("hashtrie_engine_ejected") == 1
+
+
+def test_ejection_can_be_switched_off(world):
+    bad = world.upstream(drop)
+    router = world.router([bad], "--eject-after-failures", "off")
+    for _ in range(10):
+        assert chat(router, "x").status == 502
+    assert scrape(router).total("hashtrie_engine_ejected") == 0
+    assert len(bad.exchanges) == 10

@@ -225,6 +225,129 @@ static void out_of_memory_is_told(void **state)
     fail_msg("never succeeds");
 }
 
+/* ---- Ejection ---- */
+
+enum { PAUSE_NS = 1000 };
+
+static size_t picked_at(struct fixture *fixture, uint64_t now_ns)
+{
+    struct route_query asked = query(10 * CHUNK);
+    asked.now_ns = now_ns;
+    return pick(fixture, &asked).endpoint;
+}
+
+/* How many of 200 requests, each over before the next, endpoint 2 gets. */
+static size_t share_of_2(struct fixture *fixture, uint64_t now_ns)
+{
+    size_t share = 0;
+    for (int i = 0; i < 200; i++) {
+        share += picked_at(fixture, now_ns) == 2 ? 1 : 0;
+    }
+    return share;
+}
+
+static void send_and_fail(struct fixture *fixture, size_t endpoint, uint64_t now_ns)
+{
+    route_request_sent(fixture->fleet, endpoint, CHUNK);
+    route_request_prefilled(fixture->fleet, endpoint, CHUNK);
+    route_request_ended(fixture->fleet, endpoint);
+    (void)route_endpoint_failed(fixture->fleet, endpoint, now_ns);
+}
+
+static void an_endpoint_that_fails_in_a_row_is_ejected_for_a_while(void **state)
+{
+    struct fixture *fixture = *state;
+    route_fleet_set_ejection(fixture->fleet, 3, PAUSE_NS);
+    assert_int_equal(route_endpoint_failed(fixture->fleet, 2, 0), 0);
+    assert_int_equal(route_endpoint_failed(fixture->fleet, 2, 0), 0);
+    assert_false(route_endpoint_answered(fixture->fleet, 2)); /* Not in a row. */
+    assert_int_equal(route_endpoint_failed(fixture->fleet, 2, 0), 0);
+    assert_int_equal(route_endpoint_failed(fixture->fleet, 2, 0), 0);
+    assert_true(share_of_2(fixture, 0) > 20);
+    assert_int_equal(route_endpoint_failed(fixture->fleet, 2, 0), PAUSE_NS);
+    assert_true(route_endpoint_is_ejected(fixture->fleet, 2));
+    assert_int_equal(route_endpoint_failed(fixture->fleet, 2, 5), 0); /* Is already. */
+    assert_int_equal(share_of_2(fixture, PAUSE_NS - 1), 0);
+    assert_true(share_of_2(fixture, PAUSE_NS) > 20);
+}
+
+static void one_request_probes_an_endpoint_whose_pause_is_over(void **state)
+{
+    struct fixture *fixture = *state;
+    route_fleet_set_ejection(fixture->fleet, 1, PAUSE_NS);
+    (void)route_endpoint_failed(fixture->fleet, 2, 0);
+    assert_true(share_of_2(fixture, PAUSE_NS) > 0);
+    route_request_sent(fixture->fleet, 2, CHUNK);
+    for (size_t other = 0; other < ENDPOINTS; other++) { /* The others are busier by far. */
+        for (int i = 0; i < 5 && other != 2; i++) {
+            route_request_sent(fixture->fleet, other, CHUNK);
+        }
+    }
+    assert_int_equal(share_of_2(fixture, PAUSE_NS), 0); /* The probe is under way. */
+    route_request_prefilled(fixture->fleet, 2, CHUNK);
+    route_request_ended(fixture->fleet, 2);
+    assert_int_equal(share_of_2(fixture, PAUSE_NS), 200); /* It ended without a verdict. */
+    assert_true(route_endpoint_answered(fixture->fleet, 2));
+    assert_false(route_endpoint_is_ejected(fixture->fleet, 2));
+    assert_false(route_endpoint_answered(fixture->fleet, 2)); /* Told once. */
+}
+
+static void pauses_double_up_to_a_limit_and_start_anew_after_an_answer(void **state)
+{
+    struct fixture *fixture = *state;
+    route_fleet_set_ejection(fixture->fleet, 1, PAUSE_NS);
+    uint64_t now_ns = 0;
+    for (unsigned i = 0; i < 6; i++) {
+        unsigned doublings = i < ROUTE_EJECTION_DOUBLINGS ? i : ROUTE_EJECTION_DOUBLINGS;
+        uint64_t pause_ns = (uint64_t)PAUSE_NS << doublings;
+        send_and_fail(fixture, 2, now_ns);
+        assert_int_equal(share_of_2(fixture, now_ns + pause_ns - 1), 0);
+        now_ns += pause_ns;
+        assert_true(share_of_2(fixture, now_ns) > 0);
+    }
+    assert_true(route_endpoint_answered(fixture->fleet, 2));
+    assert_int_equal(route_endpoint_failed(fixture->fleet, 2, now_ns), PAUSE_NS);
+}
+
+static void the_ejected_are_taken_where_nobody_else_is_left(void **state)
+{
+    struct fixture *fixture = *state;
+    route_fleet_set_ejection(fixture->fleet, 1, PAUSE_NS);
+    for (size_t i = 0; i < ENDPOINTS; i++) {
+        (void)route_endpoint_failed(fixture->fleet, i, 0);
+    }
+    struct route_holder holders[] = {{.endpoint = 1, .bytes = 8 * CHUNK}};
+    struct route_query asked = query(10 * CHUNK);
+    asked.holders = holders;
+    asked.holder_count = 1;
+    assert_int_equal(pick(fixture, &asked).endpoint, 1); /* By the same rule as ever. */
+    uint32_t excluded[] = {0, 1, 3};
+    asked.excluded = excluded;
+    asked.excluded_count = 3;
+    assert_int_equal(pick(fixture, &asked).endpoint, 2);
+    route_endpoint_set_up(fixture->fleet, 2, false);
+    struct route_choice choice;
+    assert_false(route_pick(fixture->fleet, &asked, &choice)); /* Down is down. */
+    asked.policy = ROUTE_ROUNDROBIN;
+    asked.excluded_count = 0;
+    for (int i = 0; i < 9; i++) {
+        assert_int_not_equal(pick(fixture, &asked).endpoint, 2);
+    }
+    (void)route_endpoint_answered(fixture->fleet, 3);
+    for (int i = 0; i < 9; i++) {
+        assert_int_equal(pick(fixture, &asked).endpoint, 3);
+    }
+}
+
+static void without_a_limit_nobody_is_ejected(void **state)
+{
+    struct fixture *fixture = *state;
+    for (int i = 0; i < 1000; i++) {
+        assert_int_equal(route_endpoint_failed(fixture->fleet, 2, 0), 0);
+    }
+    assert_true(share_of_2(fixture, 0) > 20);
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -238,6 +361,11 @@ int main(void)
         CASE(down_excluded_and_others_models_are_no_candidates),
         CASE(roundrobin_rotates_evenly),
         CASE(prefill_time_is_learned),
+        CASE(an_endpoint_that_fails_in_a_row_is_ejected_for_a_while),
+        CASE(one_request_probes_an_endpoint_whose_pause_is_over),
+        CASE(pauses_double_up_to_a_limit_and_start_anew_after_an_answer),
+        CASE(the_ejected_are_taken_where_nobody_else_is_left),
+        CASE(without_a_limit_nobody_is_ejected),
         cmocka_unit_test(out_of_memory_is_told),
     };
     return cmocka_run_group_tests_name("route", tests, NULL, NULL);
