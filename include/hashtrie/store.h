@@ -270,12 +270,15 @@ struct hashtrie_reader_info {
     bool lockless;                    /* lock.mdb cannot be written: a running router may reuse
                                          pages under this reader. */
     uint64_t file_bytes;
-    uint64_t map_bytes; /* The cap it was last opened with. */
+    uint64_t cap_bytes; /* In force when it was last opened by a router. */
+    uint64_t page_bytes;
     uint64_t used_bytes;
     uint64_t node_count;
     uint64_t chunk_count;
     uint64_t endpoint_count;
-    uint64_t oldest_use_unix_s; /* 0: empty. */
+    uint64_t oldest_use_unix_s;  /* 0: empty. */
+    uint64_t reload_found_count; /* Of all routers that had it, up to the last commit. */
+    uint64_t reload_missed_count;
 };
 
 HASHTRIE_API HASHTRIE_NODISCARD enum hashtrie_status
@@ -322,6 +325,14 @@ HASHTRIE_API HASHTRIE_NODISCARD enum hashtrie_status
 hashtrie_reader_find(struct hashtrie_reader *reader, uint64_t prefix, uint32_t fingerprint,
                      struct hashtrie_reader_node *out);
 
+#define HASHTRIE_READER_RUN_MAX 1000u /* Chunks in the run of one node. */
+
+/* The fingerprints of a node's run; `run` has room for HASHTRIE_READER_RUN_MAX. As
+ * hashtrie_reader_find(). */
+HASHTRIE_API HASHTRIE_NODISCARD enum hashtrie_status
+hashtrie_reader_run(struct hashtrie_reader *reader, uint64_t prefix, uint32_t fingerprint,
+                    uint32_t *run, uint32_t *chunk_count);
+
 typedef bool hashtrie_reader_on_node(void *user, const struct hashtrie_reader_node *node);
 
 /*
@@ -332,6 +343,34 @@ typedef bool hashtrie_reader_on_node(void *user, const struct hashtrie_reader_no
 HASHTRIE_API HASHTRIE_NODISCARD enum hashtrie_status
 hashtrie_reader_nodes(struct hashtrie_reader *reader, uint64_t first_prefix, uint64_t last_prefix,
                       hashtrie_reader_on_node *on_node, void *user);
+
+/*
+ * Every readable node once, oldest row first, which is far faster than by key; `stored_bytes`: what
+ * it takes in the file, with its keys and LMDB's headers. One that is rewritten meanwhile may come
+ * again. ECORRUPT: some were damaged and left out.
+ */
+typedef bool hashtrie_reader_on_row(void *user, const struct hashtrie_reader_node *node,
+                                    uint64_t stored_bytes);
+
+HASHTRIE_API HASHTRIE_NODISCARD enum hashtrie_status
+hashtrie_reader_rows(struct hashtrie_reader *reader, hashtrie_reader_on_row *on_row, void *user);
+
+/* Where a scan by key stands. Starts as {0}. */
+struct hashtrie_reader_place {
+    uint64_t prefix; /* Key of the next node. */
+    uint32_t fingerprint;
+    bool ended;
+    uint64_t corrupt_count; /* Damaged nodes that were left out so far. */
+};
+
+/*
+ * The next readable nodes in key order, at most node_count_max (at least 1): one short read
+ * transaction. *node_count may be 0 before the end. For those who walk two stores side by side.
+ */
+HASHTRIE_API HASHTRIE_NODISCARD enum hashtrie_status
+hashtrie_reader_slice(struct hashtrie_reader *reader, struct hashtrie_reader_place *place,
+                      struct hashtrie_reader_node *nodes, size_t node_count_max,
+                      size_t *node_count);
 
 typedef bool hashtrie_reader_on_prefix(void *user, uint64_t prefix, uint32_t depth);
 

@@ -15,10 +15,14 @@ static enum hashtrie_status write_meta(struct hashtrie_store *store, const struc
         {META_NEXT_ENDPOINT_ID, store->changes.next_id},
         {META_NEWEST_BUCKET, write->newest_bucket},
         {META_CHUNK_COUNT, write->chunks},
+        {META_RELOADS_FOUND,
+         store->reloads_found_before + counter_get(&store->counters.reloads_found)},
+        {META_RELOADS_MISSED,
+         store->reloads_missed_before + counter_get(&store->counters.reloads_missed)},
         {META_LAST_CHECKPOINT_MS, last_checkpoint_ms},
     };
     enum hashtrie_status status = HASHTRIE_OK;
-    size_t count = last_checkpoint_ms == 0 ? 3 : 4;
+    size_t count = sizeof fields / sizeof *fields - (last_checkpoint_ms == 0 ? 1 : 0);
     for (size_t i = 0; i < count && status == HASHTRIE_OK; i++) {
         status = env_meta_put(&store->env, write->txn, fields[i].field, fields[i].number);
     }

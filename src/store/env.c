@@ -459,7 +459,8 @@ static enum hashtrie_status adopt_for_reading(struct env *env, uint64_t chunk_si
     return env_status(mdb_txn_commit(txn)); /* Keeps the handles. */
 }
 
-static enum hashtrie_status adopt_for_writing(struct env *env, uint64_t chunk_size)
+static enum hashtrie_status adopt_for_writing(struct env *env, uint64_t chunk_size,
+                                              uint64_t cap_bytes)
 {
     MDB_txn *txn = NULL;
     int code = mdb_txn_begin(env->mdb, NULL, 0, &txn);
@@ -469,6 +470,9 @@ static enum hashtrie_status adopt_for_writing(struct env *env, uint64_t chunk_si
     enum hashtrie_status status = adopt(env, txn, chunk_size, true);
     if (status == HASHTRIE_OK) {
         status = env_meta_put(env, txn, META_CLEAN, 0);
+    }
+    if (status == HASHTRIE_OK) {
+        status = env_meta_put(env, txn, META_CAP_BYTES, cap_bytes);
     }
     if (status != HASHTRIE_OK) {
         mdb_txn_abort(txn);
@@ -480,6 +484,7 @@ static enum hashtrie_status adopt_for_writing(struct env *env, uint64_t chunk_si
 enum hashtrie_status env_open(struct env *env, const char *directory, uint64_t map_bytes,
                               uint64_t chunk_size)
 {
+    uint64_t cap_bytes = map_bytes;
     uint64_t file_bytes = env_file_bytes(directory);
     if (file_bytes > map_bytes) {
         map_bytes = file_bytes + DELETING_BYTES;
@@ -498,7 +503,7 @@ enum hashtrie_status env_open(struct env *env, const char *directory, uint64_t m
     (void)env_extend_file(env); /* Reading a page that was cut off gives zeroes, not SIGBUS. */
     int dead = 0;
     (void)mdb_reader_check(env->mdb, &dead); /* Stale readers only hold pages back. */
-    status = adopt_for_writing(env, chunk_size);
+    status = adopt_for_writing(env, chunk_size, cap_bytes);
     if (status == HASHTRIE_EFULL || status == HASHTRIE_ENOSPC || status == HASHTRIE_EIO) {
         enum hashtrie_status second = adopt_for_reading(env, chunk_size);
         status = second == HASHTRIE_OK ? HASHTRIE_OK : status;

@@ -218,6 +218,9 @@ struct hashtrie_store {    // NOLINT(clang-analyzer-optin.performance.Padding): 
     bool endpoints_known; /* The database holds nothing but what `endpoints` says. */
     uint32_t newest_bucket;
     uint64_t chunk_count;
+    bool opened;                   /* Once at least: what follows is known. */
+    uint64_t reloads_found_before; /* Before it was opened, as the next. */
+    uint64_t reloads_missed_before;
     uint64_t limit_pages;  /* Past it the oldest are deleted. */
     uint64_t used_pages;   /* At the last commit. */
     bool limit_lowered;    /* Since the device is full. */

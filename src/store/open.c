@@ -123,6 +123,11 @@ static enum hashtrie_status read_figures(struct hashtrie_store *store)
     store->chunk_count = meta_or(store, txn, META_CHUNK_COUNT, 0);
     uint64_t next_id = meta_or(store, txn, META_NEXT_ENDPOINT_ID, ID_AFTER_DAMAGE);
     store->changes.next_id = next_id < UINT32_MAX ? (uint32_t)next_id : ID_AFTER_DAMAGE;
+    if (!store->opened) {
+        store->opened = true;
+        store->reloads_found_before = meta_or(store, txn, META_RELOADS_FOUND, 0);
+        store->reloads_missed_before = meta_or(store, txn, META_RELOADS_MISSED, 0);
+    }
     counter_set(&store->counters.chunks, store->chunk_count);
     counter_set(&store->counters.last_checkpoint_ms,
                 meta_or(store, txn, META_LAST_CHECKPOINT_MS, 0));

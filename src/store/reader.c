@@ -1,6 +1,7 @@
 /* Reading a store for people: figures, endpoints, nodes. Callbacks run outside any transaction. */
 #include "store/reader.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "base/check.h"
@@ -87,6 +88,10 @@ static void read_meta(struct hashtrie_reader *reader, MDB_txn *txn,
     out->last_checkpoint_unix_ms = meta_or_0(reader, txn, META_LAST_CHECKPOINT_MS);
     out->clean = meta_or_0(reader, txn, META_CLEAN) == 1;
     out->chunk_count = meta_or_0(reader, txn, META_CHUNK_COUNT);
+    uint64_t cap_bytes = meta_or_0(reader, txn, META_CAP_BYTES);
+    out->cap_bytes = cap_bytes != 0 ? cap_bytes : reader->env.map_bytes;
+    out->reload_found_count = meta_or_0(reader, txn, META_RELOADS_FOUND);
+    out->reload_missed_count = meta_or_0(reader, txn, META_RELOADS_MISSED);
 }
 
 enum hashtrie_status hashtrie_reader_get_info(struct hashtrie_reader *reader,
@@ -99,7 +104,7 @@ enum hashtrie_status hashtrie_reader_get_info(struct hashtrie_reader *reader,
     }
     struct hashtrie_reader_info info = {.lockless = reader->lockless,
                                         .file_bytes = env_file_bytes(reader->directory),
-                                        .map_bytes = reader->env.map_bytes};
+                                        .page_bytes = reader->env.page_bytes};
     read_meta(reader, slice.txn, &info);
     MDB_val key;
     MDB_val value;
@@ -192,25 +197,19 @@ enum hashtrie_status hashtrie_reader_endpoints(struct hashtrie_reader *reader,
 
 /* ---- Nodes ---- */
 
-static enum hashtrie_status read_node(struct hashtrie_reader *reader, MDB_txn *txn, uint64_t prefix,
-                                      uint32_t fp, struct hashtrie_reader_node *out)
+void reader_fill_node(const struct trie_record *record, const struct trie_stored_holder *holders,
+                      struct hashtrie_reader_node *out)
 {
-    struct trie_stored_holder holders[HASHTRIE_HOLDERS_MAX];
-    struct row row = {0};
-    enum hashtrie_status status = row_find(&reader->env, txn, prefix, fp, holders, &row);
-    if (status != HASHTRIE_OK) {
-        return status;
-    }
-    bool by_all = row.record.holder_count == TRIE_HELD_BY_ALL;
+    bool by_all = record->holder_count == TRIE_HELD_BY_ALL;
     *out = (struct hashtrie_reader_node){
-        .prefix = row.record.prefix,
-        .end = row.record.end,
-        .fingerprint = row.record.fp,
-        .depth = row.record.depth,
-        .chunk_count = row.record.length,
-        .used_unix_s = (uint64_t)row.record.bucket * TRIE_BUCKET_SECONDS,
+        .prefix = record->prefix,
+        .end = record->end,
+        .fingerprint = record->fp,
+        .depth = record->depth,
+        .chunk_count = record->length,
+        .used_unix_s = (uint64_t)record->bucket * TRIE_BUCKET_SECONDS,
         .held_by_all = by_all,
-        .holder_count = by_all ? 0 : row.record.holder_count,
+        .holder_count = by_all ? 0 : record->holder_count,
     };
     for (uint32_t i = 0; i < out->holder_count; i++) {
         out->holders[i] =
@@ -218,7 +217,18 @@ static enum hashtrie_status read_node(struct hashtrie_reader *reader, MDB_txn *t
                                             .last_used_unix_s = holders[i].last_used_s,
                                             .odometer_kib = holders[i].odometer_kib};
     }
-    return HASHTRIE_OK;
+}
+
+enum hashtrie_status reader_read_node(struct hashtrie_reader *reader, MDB_txn *txn, uint64_t prefix,
+                                      uint32_t fp, struct hashtrie_reader_node *out)
+{
+    struct trie_stored_holder holders[HASHTRIE_HOLDERS_MAX];
+    struct row row = {0};
+    enum hashtrie_status status = row_find(&reader->env, txn, prefix, fp, holders, &row);
+    if (status == HASHTRIE_OK) {
+        reader_fill_node(&row.record, holders, out);
+    }
+    return status;
 }
 
 enum hashtrie_status hashtrie_reader_find(struct hashtrie_reader *reader, uint64_t prefix,
@@ -227,8 +237,30 @@ enum hashtrie_status hashtrie_reader_find(struct hashtrie_reader *reader, uint64
     struct reader_slice slice;
     enum hashtrie_status status = reader_slice_begin(reader, DB_EDGES, &slice);
     if (status == HASHTRIE_OK) {
-        status = read_node(reader, slice.txn, prefix, fingerprint, out);
+        status = reader_read_node(reader, slice.txn, prefix, fingerprint, out);
         reader_slice_end(&slice);
+    }
+    return status;
+}
+
+static_assert(HASHTRIE_READER_RUN_MAX == TRIE_RUN_LENGTH_MAX, "callers have room for any run");
+
+enum hashtrie_status hashtrie_reader_run(struct hashtrie_reader *reader, uint64_t prefix,
+                                         uint32_t fingerprint, uint32_t *run, uint32_t *chunk_count)
+{
+    struct reader_slice slice;
+    struct row row = {0};
+    enum hashtrie_status status = reader_slice_begin(reader, DB_EDGES, &slice);
+    if (status != HASHTRIE_OK) {
+        return status;
+    }
+    status = row_find(&reader->env, slice.txn, prefix, fingerprint, NULL, &row);
+    if (status == HASHTRIE_OK) {
+        status = row_read_run(&reader->env, slice.txn, &row, run);
+    }
+    reader_slice_end(&slice);
+    if (status == HASHTRIE_OK) {
+        *chunk_count = row.record.length;
     }
     return status;
 }
@@ -284,7 +316,7 @@ static enum hashtrie_status nodes_slice(struct scan *scan)
             break; /* The next slice begins with this one. */
         }
         enum hashtrie_status read =
-            read_node(scan->reader, slice.txn, prefix, fp, &scan->found.nodes[scan->count]);
+            reader_read_node(scan->reader, slice.txn, prefix, fp, &scan->found.nodes[scan->count]);
         scan->count += read == HASHTRIE_OK;
         scan->corrupt += read != HASHTRIE_OK;
         status = env_status(mdb_cursor_get(slice.cursor, &key, &value, MDB_NEXT));
@@ -328,7 +360,7 @@ static enum hashtrie_status take_prefix(struct scan *scan, MDB_txn *txn, uint64_
                                         uint32_t fp)
 {
     struct hashtrie_reader_node node;
-    bool good = read_node(scan->reader, txn, prefix, fp, &node) == HASHTRIE_OK;
+    bool good = reader_read_node(scan->reader, txn, prefix, fp, &node) == HASHTRIE_OK;
     if (good) {
         scan->found.prefixes[scan->count++] =
             (struct found_prefix){.prefix = prefix, .depth = node.depth};

@@ -27,4 +27,16 @@ enum hashtrie_status reader_slice_begin(struct hashtrie_reader *reader, enum env
                                         struct reader_slice *slice);
 void reader_slice_end(struct reader_slice *slice);
 
+/* ---- reader.c: nodes ---- */
+
+void reader_fill_node(const struct trie_record *record, const struct trie_stored_holder *holders,
+                      struct hashtrie_reader_node *out);
+enum hashtrie_status reader_read_node(struct hashtrie_reader *reader, MDB_txn *txn, uint64_t prefix,
+                                      uint32_t fp, struct hashtrie_reader_node *out);
+
+/* ---- scan.c ---- */
+
+/* Moves a place behind a key; false: there is none. */
+bool reader_place_after(struct hashtrie_reader_place *place, uint64_t prefix, uint32_t fp);
+
 #endif

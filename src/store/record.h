@@ -54,7 +54,10 @@ enum meta_field {
     META_NEWEST_BUCKET,
     META_LAST_CHECKPOINT_MS,
     META_CLEAN,
-    META_CHUNK_COUNT, /* Chunks in all runs. */
+    META_CHUNK_COUNT,   /* Chunks in all runs. */
+    META_CAP_BYTES,     /* In force when it was opened last. */
+    META_RELOADS_FOUND, /* Reloads answered, over all openings. */
+    META_RELOADS_MISSED,
     META_FIELDS
 };
 

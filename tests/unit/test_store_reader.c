@@ -71,7 +71,7 @@ static void figures_are_right(void **state)
     assert_int_equal(info.next_endpoint_id, 3);
     assert_int_equal(info.node_count, 1 + 2 * CONVERSATIONS);
     assert_int_equal(info.chunk_count, 10 + (20 + MORE) * CONVERSATIONS);
-    assert_int_equal(info.map_bytes, HASHTRIE_STORE_BYTES_MIN);
+    assert_int_equal(info.cap_bytes, HASHTRIE_STORE_BYTES_MIN);
     assert_true(info.used_bytes > 0 && info.used_bytes <= info.file_bytes);
     assert_true(info.newest_use_unix_s == test->now_s / 10 * 10);
     assert_true(info.oldest_use_unix_s == info.newest_use_unix_s);

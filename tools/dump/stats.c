@@ -25,7 +25,7 @@ static enum dump_exit print_json(struct dump *dump, const struct hashtrie_reader
         {"next_endpoint_id", info->next_endpoint_id},
         {"file_bytes", info->file_bytes},
         {"used_bytes", info->used_bytes},
-        {"max_bytes", info->map_bytes},
+        {"max_bytes", info->cap_bytes},
         {"oldest_use", info->oldest_use_unix_s},
         {"newest_use", info->newest_use_unix_s},
         {"last_checkpoint_ms", info->last_checkpoint_unix_ms},
@@ -81,7 +81,7 @@ static void print_text(const struct dump *dump, const struct hashtrie_reader_inf
     print_count("endpoints", info->endpoint_count);
     print_bytes("file", info->file_bytes);
     print_bytes("in use", info->used_bytes);
-    print_bytes("limit", info->map_bytes);
+    print_bytes("limit", info->cap_bytes);
     print_time(dump, "last checkpoint", info->last_checkpoint_unix_ms / 1000);
     print_time(dump, "oldest use", info->oldest_use_unix_s);
     print_time(dump, "newest use", info->newest_use_unix_s);
