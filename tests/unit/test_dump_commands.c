@@ -1,84 +1,13 @@
 /* hashtrie-dump as it is called: what it prints, and its exit status. */
 #include <lmdb.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include "unit/store_support.h"
-
-/* A crash is to be seen as one: sanitizers would turn it into an exit status of theirs. */
-#define SANITIZERS_KEEP_OUT                                                        \
-    "TSAN_OPTIONS=\"$TSAN_OPTIONS:handle_segv=0:handle_sigbus=0:handle_abort=0\" " \
-    "ASAN_OPTIONS=\"$ASAN_OPTIONS:handle_segv=0:handle_sigbus=0:handle_abort=0\""
-
-enum { OUTPUT_BYTES_MAX = 256 * 1024 };
-
-struct fixture {
-    struct test_store test;
-    char output[OUTPUT_BYTES_MAX]; /* Of the last call, standard error included. */
-};
-
-static void fill(struct test_store *test)
-{
-    test_store_open(test);
-    hashtrie_endpoint a = test_store_endpoint(test, "http://engine-a:8000");
-    hashtrie_endpoint b = test_store_endpoint(test, "http://engine-b:8000");
-    struct test_key shared = test_store_key(UINT64_C(0xabcdef0123456789), 0, 10);
-    for (uint32_t i = 0; i < 30; i++) {
-        struct test_key key = shared;
-        test_key_push(&key, 100 + i);
-        test_store_insert(test, &key, i % 2 == 0 ? a : b);
-        test->now_s += 10;
-    }
-    test_store_close(test);
-}
-
-static int setup(void **state)
-{
-    static struct fixture fixture;
-    test_store_init(&fixture.test);
-    fill(&fixture.test);
-    *state = &fixture;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *fixture = *state;
-    test_store_fini(&fixture->test);
-    return 0;
-}
-
-/* Runs it with these words; returns the exit status. The store's folder stands for "DIR". */
-static int dump(struct fixture *fixture, const char *words)
-{
-    const char *programs = getenv("HASHTRIE_BIN");
-    assert_non_null(programs);
-    char command[4096];
-    int size = snprintf(command, sizeof command,
-                        "cd '%s' && DIR='%s' && " SANITIZERS_KEEP_OUT
-                        " '%s/hashtrie-dump' %s 2>&1 </dev/null",
-                        fixture->test.directory, fixture->test.directory, programs, words);
-    assert_true(size > 0 && (size_t)size < sizeof command);
-    FILE *pipe = popen(command, "re");
-    assert_non_null(pipe);
-    size_t got = fread(fixture->output, 1, sizeof fixture->output - 1, pipe);
-    fixture->output[got] = '\0';
-    int status = pclose(pipe);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
-}
-
-static void expect(struct fixture *fixture, const char *part)
-{
-    if (strstr(fixture->output, part) == NULL) {
-        fail_msg("no '%s' in:\n%s", part, fixture->output);
-    }
-}
+#include "unit/dump_support.h"
 
 static void helps(void **state)
 {
-    struct fixture *fixture = *state;
+    struct dump_fixture *fixture = *state;
     assert_int_equal(dump(fixture, "--help"), 0);
     expect(fixture, "usage: hashtrie-dump COMMAND [OPTIONS] DIR [ARGUMENT]");
     expect(fixture, "verify");
@@ -88,14 +17,24 @@ static void helps(void **state)
 
 static void wrong_usage_is_told(void **state)
 {
-    struct fixture *fixture = *state;
+    struct dump_fixture *fixture = *state;
     static const char *const words[] = {
         "",
         "nonsense $DIR",
         "stats",
         "stats $DIR more",
         "stats --depth 3 $DIR",
-        "tree --json $DIR",
+        "tree --top 10001 $DIR",
+        "tree --top 3 --by size $DIR",
+        "tree --top 3 $DIR abc",
+        "nonsense --help",
+        "lookup --prompt $DIR",
+        "watch --interval 0 $DIR",
+        "watch --interval x $DIR",
+        "watch --count 0 $DIR",
+        "diff $DIR",
+        "diff $DIR $DIR",
+        "snapshot $DIR",
         "tree --depth 0 $DIR",
         "tree --depth 65 $DIR",
         "tree --limit x $DIR",
@@ -111,7 +50,7 @@ static void wrong_usage_is_told(void **state)
 
 static void what_cannot_be_opened_is_told(void **state)
 {
-    struct fixture *fixture = *state;
+    struct dump_fixture *fixture = *state;
     assert_int_equal(dump(fixture, "stats $DIR/missing"), 3);
     expect(fixture, "not found");
     test_file_write_text(fixture->test.directory, "other/data.mdb", "no store");
@@ -121,12 +60,12 @@ static void what_cannot_be_opened_is_told(void **state)
 
 static void stats_are_shown(void **state)
 {
-    struct fixture *fixture = *state;
+    struct dump_fixture *fixture = *state;
     assert_int_equal(dump(fixture, "stats $DIR"), 0);
     expect(fixture, "nodes               31\n");
     expect(fixture, "chunks              40\n");
     expect(fixture, "endpoints           2\n");
-    expect(fixture, "limit               16.0 MiB\n");
+    expect(fixture, "cap                 16.0 MiB\n");
     expect(fixture, "closed in order     yes\n");
     assert_int_equal(dump(fixture, "stats --json $DIR"), 0);
     expect(fixture, "\"nodes\":31");
@@ -136,7 +75,7 @@ static void stats_are_shown(void **state)
 
 static void endpoints_are_shown(void **state)
 {
-    struct fixture *fixture = *state;
+    struct dump_fixture *fixture = *state;
     assert_int_equal(dump(fixture, "endpoints $DIR"), 0);
     expect(fixture, "     1  http://engine-a:8000");
     expect(fixture, "     2  http://engine-b:8000");
@@ -147,7 +86,7 @@ static void endpoints_are_shown(void **state)
 
 static void the_tree_is_shown(void **state)
 {
-    struct fixture *fixture = *state;
+    struct dump_fixture *fixture = *state;
     assert_int_equal(dump(fixture, "tree $DIR --depth 1"), 0);
     expect(fixture, "namespace abcdef0123456789\n");
     expect(fixture, "http://engine-a:8000");
@@ -165,7 +104,7 @@ static void the_tree_is_shown(void **state)
 
 static void a_store_in_use_can_be_read(void **state)
 {
-    struct fixture *fixture = *state;
+    struct dump_fixture *fixture = *state;
     test_store_open(&fixture->test);
     assert_int_equal(dump(fixture, "verify $DIR"), 0);
     assert_int_equal(dump(fixture, "stats $DIR"), 0);
@@ -175,7 +114,7 @@ static void a_store_in_use_can_be_read(void **state)
 
 static void verify_tells_faults(void **state)
 {
-    struct fixture *fixture = *state;
+    struct dump_fixture *fixture = *state;
     assert_int_equal(dump(fixture, "verify $DIR"), 0);
     expect(fixture, "31 nodes verified, 0 faults");
     MDB_env *env = NULL;
@@ -197,7 +136,7 @@ static void verify_tells_faults(void **state)
 /* Pages of noise: whatever becomes of the reader, it is told as damage. */
 static void a_torn_file_is_told_as_damage(void **state)
 {
-    struct fixture *fixture = *state;
+    struct dump_fixture *fixture = *state;
     char *path = test_path(fixture->test.directory, "data.mdb");
     FILE *file = fopen(path, "r+be");
     assert_non_null(file);
@@ -222,7 +161,7 @@ static void a_torn_file_is_told_as_damage(void **state)
 
 static void empty_stores_are_fine(void **state)
 {
-    struct fixture *fixture = *state;
+    struct dump_fixture *fixture = *state;
     struct test_store empty;
     test_store_init(&empty);
     test_store_open(&empty);
@@ -241,7 +180,7 @@ static void empty_stores_are_fine(void **state)
 
 int main(void)
 {
-#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define CASE(name) cmocka_unit_test_setup_teardown(name, dump_setup, dump_teardown)
     const struct CMUnitTest tests[] = {
         CASE(helps),
         CASE(wrong_usage_is_told),

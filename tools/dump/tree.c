@@ -1,36 +1,21 @@
 /* `tree`: namespaces, and below them the nodes used last, a few at each level. */
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "dump/dump.h"
 
-enum {
-    NAMES_MAX = 65536, /* Endpoints named in the output; others are shown by id. */
-    NAME_BYTES_MAX = 128,
-    HOLDERS_SHOWN_MAX = 4,
-    INDENT = 2,
-    HASH_DIGITS_MAX = 16,
-};
-
-struct name {
-    uint32_t id;
-    char text[NAME_BYTES_MAX];
-};
+enum { INDENT = 2, HASH_DIGITS_MAX = 16 };
 
 struct tree {
     struct dump *dump;
-    struct name *names; /* By id. Owned. */
-    size_t name_count;
-    size_t name_capacity;
+    struct dump_names names;
     int hash_columns;
     uint64_t prefixes_seen;
     uint64_t corrupt;
-    bool out_of_memory;
     bool only_namespaces; /* Of the prefixes scanned, those of depth 0. */
     struct {
-        uint64_t *prefixes; /* Owned: dump->limit. */
+        uint64_t *prefixes; /* Owned: limit. */
         size_t count;
         uint64_t more;
     } starts;
@@ -44,76 +29,17 @@ struct level {
     uint64_t more;
 };
 
-/* ---- Endpoint names ---- */
-
-static bool add_name(void *user, const struct hashtrie_reader_endpoint *endpoint)
-{
-    struct tree *tree = user;
-    if (tree->name_count == tree->name_capacity) {
-        size_t capacity = tree->name_capacity == 0 ? 64 : tree->name_capacity * 2;
-        struct name *grown =
-            mem_realloc(&tree->dump->mem, tree->names, tree->name_capacity * sizeof *grown,
-                        capacity * sizeof *grown);
-        if (grown == NULL) {
-            return false;
-        }
-        tree->names = grown;
-        tree->name_capacity = capacity;
-    }
-    struct name *name = &tree->names[tree->name_count++];
-    name->id = endpoint->id;
-    (void)snprintf(name->text, sizeof name->text, "%s", endpoint->name); /* Cut off if longer. */
-    return tree->name_count < NAMES_MAX;
-}
-
-static int compare_ids(const void *key, const void *item)
-{
-    uint32_t id = *(const uint32_t *)key;
-    uint32_t other = ((const struct name *)item)->id;
-    return (id > other) - (id < other);
-}
-
-static void print_holder(const struct tree *tree, const struct hashtrie_reader_holder *holder)
-{
-    char age[DUMP_TEXT_BYTES];
-    dump_format_age(age, tree->dump->now_s, holder->last_used_unix_s);
-    const struct name *name = NULL;
-    if (tree->name_count > 0) {
-        name = bsearch(&holder->endpoint_id, tree->names, tree->name_count, sizeof *tree->names,
-                       compare_ids);
-    }
-    if (name != NULL) {
-        dump_print_text(name->text);
-    } else {
-        (void)printf("#%" PRIu32 " (gone)", holder->endpoint_id);
-    }
-    (void)printf(" %s", age); /* Errors are seen by the last fflush(). */
-}
-
-/* ---- One node ---- */
-
 static void print_node(const struct tree *tree, const struct hashtrie_reader_node *node, int level)
 {
     char age[DUMP_TEXT_BYTES];
     dump_format_age(age, tree->dump->now_s, node->used_unix_s);
     int indent = INDENT * level;
     (void)printf("%*s%0*" PRIx64 "%*s  %8" PRIu32 "  %6" PRIu32 "  %6s  ", indent, "",
-                 DUMP_HASH_DIGITS, node->end >> (4 * (HASH_DIGITS_MAX - DUMP_HASH_DIGITS)),
+                 (int)DUMP_HASH_DIGITS, dump_hash_shown(node->end),
                  tree->hash_columns - indent - DUMP_HASH_DIGITS, "", node->depth, node->chunk_count,
                  age);
-    if (node->held_by_all) {
-        (void)printf("all");
-    } else if (node->holder_count == 0) {
-        (void)printf("-");
-    }
-    for (uint32_t i = 0; i < node->holder_count && i < HOLDERS_SHOWN_MAX; i++) {
-        (void)printf("%s", i == 0 ? "" : ", ");
-        print_holder(tree, &node->holders[i]);
-    }
-    if (node->holder_count > HOLDERS_SHOWN_MAX) {
-        (void)printf(", %" PRIu32 " more", node->holder_count - HOLDERS_SHOWN_MAX);
-    }
-    (void)putchar('\n');
+    dump_print_holders(tree->dump, &tree->names, node);
+    (void)putchar('\n'); /* Errors are seen by the last fflush(). */
 }
 
 /* ---- Levels ---- */
@@ -143,17 +69,48 @@ static void print_more(const struct tree *tree, uint64_t more, int level)
     if (more > 0) {
         dump_format_count(text, more);
         (void)printf("%*s... %s more (--limit %" PRIu32 ")\n", INDENT * level, "", text,
-                     tree->dump->limit);
+                     tree->dump->options.limit);
+    }
+}
+
+static enum hashtrie_status show_children(struct tree *tree, uint64_t prefix, int level);
+
+static enum hashtrie_status show_node(struct tree *tree, const struct hashtrie_reader_node *node,
+                                      int level)
+{
+    struct dump *dump = tree->dump;
+    bool deeper = (uint32_t)level < dump->options.depth;
+    enum hashtrie_status status = HASHTRIE_OK;
+    if (!dump->options.json) {
+        print_node(tree, node, level);
+        return deeper ? show_children(tree, node->end, level + 1) : HASHTRIE_OK;
+    }
+    json_write_object(&dump->json);
+    dump_json_node(dump, &tree->names, node);
+    if (deeper) {
+        status = show_children(tree, node->end, level + 1);
+    }
+    json_write_end(&dump->json);
+    dump_json_flush(dump);
+    return status;
+}
+
+static void begin_children(struct tree *tree, const struct level *children)
+{
+    if (tree->dump->options.json) {
+        dump_json_number(tree->dump, "more_children", children->more);
+        json_write_key(&tree->dump->json, "children");
+        json_write_array(&tree->dump->json);
     }
 }
 
 /* Recurses at most DUMP_LEVELS_MAX deep. */
 // NOLINTNEXTLINE(misc-no-recursion)
-static enum hashtrie_status print_children(struct tree *tree, uint64_t prefix, int level)
+static enum hashtrie_status show_children(struct tree *tree, uint64_t prefix, int level)
 {
     struct dump *dump = tree->dump;
-    size_t size = dump->limit * sizeof(struct hashtrie_reader_node);
-    struct level children = {.limit = dump->limit, .nodes = mem_alloc(&dump->mem, size)};
+    size_t size = dump->options.limit * sizeof(struct hashtrie_reader_node);
+    struct level children = {.limit = dump->options.limit, .nodes = mem_alloc(&dump->mem, size)};
     if (children.nodes == NULL) {
         return HASHTRIE_ENOMEM;
     }
@@ -163,13 +120,15 @@ static enum hashtrie_status print_children(struct tree *tree, uint64_t prefix, i
         tree->corrupt++;
         status = HASHTRIE_OK;
     }
+    begin_children(tree, &children);
     for (size_t i = 0; i < children.count && status == HASHTRIE_OK; i++) {
-        print_node(tree, &children.nodes[i], level);
-        if ((uint32_t)level < dump->depth) {
-            status = print_children(tree, children.nodes[i].end, level + 1);
-        }
+        status = show_node(tree, &children.nodes[i], level);
     }
-    print_more(tree, children.more, level);
+    if (dump->options.json) {
+        json_write_end(&dump->json);
+    } else {
+        print_more(tree, children.more, level);
+    }
     mem_free(&dump->mem, children.nodes, size);
     return status;
 }
@@ -183,7 +142,7 @@ static bool add_start(void *user, uint64_t prefix, uint32_t depth)
     if (tree->only_namespaces && depth != 0) {
         return true;
     }
-    if (tree->starts.count == tree->dump->limit) {
+    if (tree->starts.count == tree->dump->options.limit) {
         tree->starts.more++;
         return true;
     }
@@ -209,22 +168,62 @@ static enum hashtrie_status print_starts(struct tree *tree)
 {
     const struct dump *dump = tree->dump;
     enum hashtrie_status status = HASHTRIE_OK;
-    tree->hash_columns = (int)dump->depth * INDENT + DUMP_HASH_DIGITS;
-    (void)printf("%-*s  %8s  %6s  %6s  %s\n", tree->hash_columns, "NODE", "DEPTH", "CHUNKS", "USED",
-                 "HELD BY");
+    tree->hash_columns = (int)dump->options.depth * INDENT + DUMP_HASH_DIGITS;
+    (void)printf("%s%-*s  %8s  %6s  %6s  %s%s\n", dump_style(dump, DUMP_BOLD), tree->hash_columns,
+                 "NODE", "DEPTH", "CHUNKS", "USED", "HELD BY", dump_style(dump, DUMP_PLAIN));
     for (size_t i = 0; i < tree->starts.count && status == HASHTRIE_OK; i++) {
         (void)printf("%s %016" PRIx64 "\n", tree->only_namespaces ? "namespace" : "below",
                      tree->starts.prefixes[i]);
-        status = print_children(tree, tree->starts.prefixes[i], 1);
+        status = show_children(tree, tree->starts.prefixes[i], 1);
     }
     print_more(tree, tree->starts.more, 0);
     return status;
 }
 
+static enum hashtrie_status json_starts(struct tree *tree)
+{
+    struct dump *dump = tree->dump;
+    enum hashtrie_status status = HASHTRIE_OK;
+    json_write_object(&dump->json);
+    dump_json_number(dump, "more_prefixes", tree->starts.more);
+    json_write_key(&dump->json, "prefixes");
+    json_write_array(&dump->json);
+    for (size_t i = 0; i < tree->starts.count && status == HASHTRIE_OK; i++) {
+        json_write_object(&dump->json);
+        dump_json_hash(dump, "prefix", tree->starts.prefixes[i]);
+        status = show_children(tree, tree->starts.prefixes[i], 1);
+        json_write_end(&dump->json);
+    }
+    json_write_end(&dump->json);
+    json_write_end(&dump->json);
+    return status;
+}
+
+static enum dump_exit show(struct tree *tree)
+{
+    struct dump *dump = tree->dump;
+    enum hashtrie_status status = HASHTRIE_OK;
+    if (dump->options.json) {
+        status = json_starts(tree);
+    } else if (tree->starts.count == 0) {
+        (void)printf("%s\n", dump->arguments[1] == NULL ? "the store is empty"
+                                                        : "nothing is stored below that hash");
+    } else {
+        status = print_starts(tree);
+    }
+    if (tree->corrupt > 0) {
+        dump_warn_damaged();
+    }
+    if (status != HASHTRIE_OK) {
+        return dump_cannot(dump, status);
+    }
+    return dump->options.json ? dump_json_end(dump) : DUMP_OK;
+}
+
 static enum dump_exit run(struct tree *tree, uint64_t first, uint64_t last)
 {
     struct dump *dump = tree->dump;
-    enum hashtrie_status status = hashtrie_reader_endpoints(dump->reader, add_name, tree);
+    enum hashtrie_status status = dump_names_read(&tree->names, &dump->mem, dump->reader);
     if (status == HASHTRIE_OK) {
         status = hashtrie_reader_prefixes(dump->reader, first, last, add_start, tree);
         dump_progress_end(dump);
@@ -233,36 +232,31 @@ static enum dump_exit run(struct tree *tree, uint64_t first, uint64_t last)
         tree->corrupt++;
         status = HASHTRIE_OK;
     }
-    if (status == HASHTRIE_OK && tree->starts.count == 0) {
-        (void)printf("%s\n", dump->argument == NULL ? "the store is empty"
-                                                    : "nothing is stored below that hash");
-    } else if (status == HASHTRIE_OK) {
-        status = print_starts(tree);
-    }
-    if (tree->corrupt > 0) {
-        (void)fprintf(stderr, "hashtrie-dump: damaged nodes were left out; see `hashtrie-dump "
-                              "verify`\n");
-    }
-    return status == HASHTRIE_OK ? DUMP_OK : dump_cannot(dump, status);
+    return status == HASHTRIE_OK ? show(tree) : dump_cannot(dump, status);
 }
 
 enum dump_exit dump_tree(struct dump *dump)
 {
     uint64_t first = 0;
     uint64_t last = UINT64_MAX;
-    if (dump->argument != NULL && !parse_hash(dump->argument, &first, &last)) {
-        (void)fprintf(stderr, "hashtrie-dump: %s is no hash: 1 to %d hex digits are needed\n",
-                      dump->argument, (int)HASH_DIGITS_MAX);
-        return DUMP_USAGE;
+    const char *hash = dump->arguments[1];
+    if (dump->options.top > 0) {
+        return hash == NULL ? dump_top(dump)
+                            : dump_usage("--top looks at the whole store: give no HASH");
     }
-    struct tree tree = {.dump = dump, .only_namespaces = dump->argument == NULL};
-    size_t size = dump->limit * sizeof *tree.starts.prefixes;
+    if (hash != NULL && !parse_hash(hash, &first, &last)) {
+        return dump_usage("%s is no hash: 1 to %d hex digits are needed", hash,
+                          (int)HASH_DIGITS_MAX);
+    }
+    struct tree tree = {
+        .dump = dump, .names = {.mem = &dump->mem}, .only_namespaces = hash == NULL};
+    size_t size = dump->options.limit * sizeof *tree.starts.prefixes;
     tree.starts.prefixes = mem_alloc(&dump->mem, size);
     if (tree.starts.prefixes == NULL) {
         return dump_cannot(dump, HASHTRIE_ENOMEM);
     }
     enum dump_exit result = run(&tree, first, last);
     mem_free(&dump->mem, tree.starts.prefixes, size);
-    mem_free(&dump->mem, tree.names, tree.name_capacity * sizeof *tree.names);
+    dump_names_free(&tree.names);
     return result;
 }
