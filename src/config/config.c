@@ -280,6 +280,7 @@ static void load_values(struct loader *loader)
     lists_read(loader);
     if (!loader->failed) {
         loader->config->store_enabled = !loader->switches[OPTION_NO_STORE];
+        loader->config->health_checks = loader->switches[OPTION_HEALTH_CHECKS];
         translate_choices(loader->config);
         check_together(loader);
     }

@@ -85,6 +85,9 @@ struct config {
     uint64_t upstream_idle_timeout_ns;
     uint64_t engine_stats_interval_ns; /* 0: off. */
     uint64_t eject_time_ns;
+    bool health_checks;
+    uint64_t health_check_interval_ns;
+    uint64_t health_check_timeout_ns;
     uint64_t reload_timeout_ns;
     uint64_t body_bytes_max;
     uint64_t buffered_bytes_max; /* All request bodies together. */

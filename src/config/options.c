@@ -142,6 +142,31 @@ const struct option options[OPTION_ID_COUNT] = {
          .field = FIELD(failover_attempts_max),
          .help = "How many other backends are tried when one fails before the first byte of its "
                  "answer."},
+    [OPTION_HEALTH_CHECKS] = {.flag = "--static-backend-health-checks",
+                              .kind = OPTION_SWITCH,
+                              .field = OPTION_NO_FIELD,
+                              .help = "Ask each backend GET /health: one that fails twice in a row "
+                                      "gets no requests until it answers 2xx again."},
+    [OPTION_HEALTH_CHECK_INTERVAL] =
+        {.flag = "--static-backend-health-check-interval",
+         .metavar = "DURATION",
+         .kind = OPTION_DURATION,
+         .fallback = "1m",
+         .min = 100 * MS,
+         .max = HOUR,
+         .bare_unit = SECOND,
+         .field = FIELD(health_check_interval_ns),
+         .help = "How often that is asked. A number alone counts seconds."},
+    [OPTION_HEALTH_CHECK_TIMEOUT] =
+        {.flag = "--static-backend-health-check-timeout-seconds",
+         .metavar = "DURATION",
+         .kind = OPTION_DURATION,
+         .fallback = "10s",
+         .min = 10 * MS,
+         .max = 300 * SECOND,
+         .bare_unit = SECOND,
+         .field = FIELD(health_check_timeout_ns),
+         .help = "How long an answer to it may take. A number alone counts seconds."},
     [OPTION_EJECT_AFTER] =
         {.flag = "--eject-after-failures",
          .metavar = "N",

@@ -99,7 +99,9 @@ static void on_sample(void *user, const struct exposition_sample *sample)
 static void on_bytes(void *user, const char *bytes, size_t size)
 {
     struct discovery_engine *engine = user;
-    exposition_feed(&engine->question->reader, bytes, size);
+    if (engine->discovery->options.question == DISCOVERY_METRICS) {
+        exposition_feed(&engine->question->reader, bytes, size);
+    }
 }
 
 static void drop_question(struct discovery_engine *engine)
@@ -182,7 +184,20 @@ static void on_timer(void *user)
     schedule(user);
 }
 
-static struct discovery_result judge(const struct question *question, unsigned status,
+static void judge_metrics(const struct question *question, unsigned status,
+                          struct discovery_result *result)
+{
+    if (status == 404 || status == 405 || status == 501) {
+        result->outcome = DISCOVERY_NO_METRICS;
+    } else if (status == 200 && question->reader.sample_count == 0) {
+        result->reason = "its answer holds no metrics";
+    } else if (status == 200) {
+        result->outcome = DISCOVERY_TOLD;
+        result->figures = figures_result(&question->figures);
+    }
+}
+
+static struct discovery_result judge(const struct discovery_engine *engine, unsigned status,
                                      const char *error, char *text)
 {
     struct discovery_result result = {
@@ -192,13 +207,10 @@ static struct discovery_result judge(const struct question *question, unsigned s
     }
     (void)snprintf(text, REASON_BYTES_MAX, "it answers %u", status);
     result.reason = text;
-    if (status == 404 || status == 405 || status == 501) {
-        result.outcome = DISCOVERY_NO_METRICS;
-    } else if (status == 200 && question->reader.sample_count == 0) {
-        result.reason = "its answer holds no metrics";
-    } else if (status == 200) {
+    if (engine->discovery->options.question == DISCOVERY_METRICS) {
+        judge_metrics(engine->question, status, &result);
+    } else if (status >= 200 && status < 300) {
         result.outcome = DISCOVERY_TOLD;
-        result.figures = figures_result(&question->figures);
     }
     return result;
 }
@@ -208,7 +220,7 @@ static void on_done(void *user, unsigned status, const char *error)
     struct discovery_engine *engine = user;
     struct discovery *discovery = engine->discovery;
     char text[REASON_BYTES_MAX];
-    struct discovery_result result = judge(engine->question, status, error, text);
+    struct discovery_result result = judge(engine, status, error, text);
     drop_question(engine);
     conclude(engine, &result);
     schedule(discovery);
@@ -269,7 +281,8 @@ struct discovery_engine *discovery_add(struct discovery *discovery, const char *
                                        void *engine_user)
 {
     char text[DISCOVERY_URL_BYTES_MAX];
-    int size = snprintf(text, sizeof text, "%s/metrics", url);
+    const char *path = discovery->options.question == DISCOVERY_METRICS ? "/metrics" : "/health";
+    int size = snprintf(text, sizeof text, "%s%s", url, path);
     if (size < 0 || (size_t)size >= sizeof text) {
         return NULL;
     }

@@ -1,6 +1,6 @@
 /*
- * Engines seen from outside: what each of them says at GET /metrics, asked for at once when it is
- * added, then every interval, and when somebody is in a hurry.
+ * Engines seen from outside: what each of them says at GET /metrics, or whether it is well at GET
+ * /health; asked at once when it is added, then every interval, and when somebody is in a hurry.
  *
  * All on one loop and its thread. At most DISCOVERY_RUNNING_MAX engines are asked at a time; an
  * answer is read as it comes, takes at most DISCOVERY_BODY_BYTES_MAX and `timeout_ns`, and may be
@@ -42,8 +42,10 @@ struct discovery_figures {
 };
 struct discovery_figures discovery_figures_unknown(void);
 
+enum discovery_question { DISCOVERY_METRICS, DISCOVERY_HEALTH };
+
 enum discovery_outcome {
-    DISCOVERY_TOLD,       /* `figures` are what it says. */
+    DISCOVERY_TOLD,       /* `figures` are what it says. Of its health: 2xx. */
     DISCOVERY_NO_METRICS, /* It answers, but serves no metrics (404, 405, 501). */
     DISCOVERY_FAILED,     /* It does not answer, or with something else. */
 };
@@ -58,6 +60,7 @@ struct discovery;
 struct discovery_engine;
 
 struct discovery_options {
+    enum discovery_question question;
     uint64_t interval_ns; /* From an answer to the next question, 10 % more or less; > 0. A failure
                              is followed by shorter pauses that grow up to it. */
     uint64_t timeout_ns;  /* For one answer as a whole. */

@@ -14,6 +14,7 @@
 #define ANSWER_TIMEOUT_NS  (10 * CLOCK_NS_PER_S)
 #define GENERATION_PREFIX  "start "
 #define GENERATION_BYTES   64
+#define SICK_CHECKS        2 /* So many failed checks in a row make an engine unhealthy. */
 
 /* What one answer changed, told to the log outside of the lock. */
 struct news {
@@ -171,13 +172,38 @@ static void on_result(void *user, void *engine_user, const struct discovery_resu
              result->reason);
 }
 
+/* ---- Health ---- */
+
+static void on_health(void *user, void *engine_user, const struct discovery_result *result)
+{
+    struct router *router = user;
+    struct engine *engine = engine_user;
+    struct log *log = &router->workers[0].log;
+    size_t endpoint = (size_t)(engine - router->engines);
+    const char *url = router->backends[endpoint].url;
+    bool is_well = result->outcome == DISCOVERY_TOLD;
+    hashtrie_lock(router->trie);
+    bool was_up = route_endpoint_is_up(router->fleet, endpoint);
+    engine->sick_count = is_well ? 0 : engine->sick_count + 1;
+    bool up = is_well || (was_up && engine->sick_count < SICK_CHECKS);
+    route_endpoint_set_up(router->fleet, endpoint, up);
+    hashtrie_unlock(router->trie);
+    if (up && !was_up) {
+        log_write(log, LOG_INFO, "Engine %s is healthy again", url);
+    } else if (!up && was_up) {
+        log_write(log, LOG_WARNING,
+                  "Engine %s is unhealthy (%s): it gets no requests, its prefixes are kept", url,
+                  result->reason);
+    }
+}
+
 /* ---- In a hurry ---- */
 
 /* Lock held. True: the first loop is to be woken. */
 static bool suspect(struct router *router, size_t endpoint)
 {
     struct list *link = &router->engines[endpoint].suspected;
-    if (router->discovery == NULL || !list_empty(link)) {
+    if ((router->discovery == NULL && router->checks == NULL) || !list_empty(link)) {
         return false;
     }
     list_push_back(&router->suspected, link);
@@ -224,37 +250,67 @@ void engines_take_suspected(struct router *router)
             list_remove(&engine->suspected);
         }
         hashtrie_unlock(router->trie);
-        if (engine != NULL) {
+        if (engine != NULL && engine->asked != NULL) {
             discovery_hurry(engine->asked);
+        }
+        if (engine != NULL && engine->checked != NULL) {
+            discovery_hurry(engine->checked);
         }
     } while (engine != NULL);
 }
 
 /* ---- Life ---- */
 
-static bool start_asking(struct router *router)
+static struct discovery *start(struct router *router, struct discovery_options options)
 {
     struct worker *first = &router->workers[0];
+    options.seed = random_system_seed();
+    options.user = router;
+    return discovery_new(first->loop, &first->mem, &options);
+}
+
+static bool start_asking(struct router *router)
+{
     uint64_t interval_ns = router->config->engine_stats_interval_ns;
+    if (interval_ns == 0) {
+        return true;
+    }
     struct discovery_options options = {
+        .question = DISCOVERY_METRICS,
         .interval_ns = interval_ns,
         .timeout_ns = interval_ns < ANSWER_TIMEOUT_NS ? interval_ns : ANSWER_TIMEOUT_NS,
-        .seed = random_system_seed(),
         .on_result = on_result,
-        .user = router,
     };
-    router->discovery = discovery_new(first->loop, &first->mem, &options);
-    if (router->discovery == NULL) {
-        return false;
-    }
-    for (size_t i = 0; i < router->backend_count; i++) {
+    router->discovery = start(router, options);
+    bool started = router->discovery != NULL;
+    for (size_t i = 0; i < router->backend_count && started; i++) {
         struct engine *engine = &router->engines[i];
         engine->asked = discovery_add(router->discovery, router->backends[i].url, engine);
-        if (engine->asked == NULL) {
-            return false;
-        }
+        started = engine->asked != NULL;
     }
-    return true;
+    return started;
+}
+
+static bool start_checking(struct router *router)
+{
+    const struct config *config = router->config;
+    if (!config->health_checks) {
+        return true;
+    }
+    struct discovery_options options = {
+        .question = DISCOVERY_HEALTH,
+        .interval_ns = config->health_check_interval_ns,
+        .timeout_ns = config->health_check_timeout_ns,
+        .on_result = on_health,
+    };
+    router->checks = start(router, options);
+    bool started = router->checks != NULL;
+    for (size_t i = 0; i < router->backend_count && started; i++) {
+        struct engine *engine = &router->engines[i];
+        engine->checked = discovery_add(router->checks, router->backends[i].url, engine);
+        started = engine->checked != NULL;
+    }
+    return started;
 }
 
 bool engines_start(struct router *router)
@@ -273,10 +329,9 @@ bool engines_start(struct router *router)
         list_init(&router->engines[i].suspected);
         router->engines[i].figures = discovery_figures_unknown();
     }
-    if (router->config->engine_stats_interval_ns != 0 && !start_asking(router)) {
+    if (!start_asking(router) || !start_checking(router)) {
         log_write(router->log, LOG_ERROR,
-                  "The metrics of engines cannot be asked for: out of "
-                  "memory, or a URL is too long");
+                  "Engines cannot be asked how they are: out of memory, or a URL is too long");
         return false;
     }
     return true;
@@ -285,7 +340,9 @@ bool engines_start(struct router *router)
 void engines_stop(struct router *router)
 {
     discovery_free(router->discovery);
+    discovery_free(router->checks);
     router->discovery = NULL;
+    router->checks = NULL;
     mem_free(&router->mem, router->engines, router->backend_count * sizeof *router->engines);
     router->engines = NULL;
 }

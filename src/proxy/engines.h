@@ -16,9 +16,10 @@ enum engine_answer {
     ENGINE_SILENT,     /* Its metrics could not be read the last time. */
 };
 
-/* One backend's. The trie's lock covers all but `asked`. */
+/* One backend's. The trie's lock covers all but `asked` and `checked`. */
 struct engine {
     struct discovery_engine *asked;   /* First loop's thread. Owned by router->discovery. */
+    struct discovery_engine *checked; /* As well. Owned by router->checks. */
     struct list suspected;            /* In router->suspected: to be asked in a hurry. */
     enum engine_answer answer;        /* The last time. */
     struct discovery_figures figures; /* As last told. */
@@ -26,6 +27,7 @@ struct engine {
     uint64_t failure_count;           /* Times that its metrics could not be read. */
     uint64_t restart_count;
     uint64_t ejection_count;
+    uint32_t sick_count; /* Health checks that failed in a row. */
 };
 
 /* After the workers are made, on the main thread. False: the log says why. */

@@ -77,6 +77,7 @@ struct router {
     size_t backend_count;
     struct engine *engines;      /* Owned, per backend: see engines.h. */
     struct discovery *discovery; /* Owned; first loop's thread. NULL: engines are not asked. */
+    struct discovery *checks;    /* The same for their health. */
     struct list suspected;       /* struct engine.suspected; the trie's lock covers it. */
     size_t telling_count;        /* Engines whose metrics are read; the trie's lock covers it. */
     uint16_t *backend_of_holder; /* Owned; by the trie's endpoint number. UINT16_MAX: none. */

@@ -219,12 +219,12 @@ def test_the_size_by_flag_wins(world):
 # ---- Engines that answer oddly ----
 
 def hang(exchange):
-    exchange.wait_gone(30)
+    exchange.socket.recv(1)  # Until the router gives up.
 
 
 def half_a_head(exchange):
     exchange.send(b"HTTP/1.1 200 OK\r\nContent-")
-    exchange.wait_gone(30)
+    hang(exchange)
 
 
 def huge(exchange):
@@ -401,3 +401,50 @@ def test_ejection_can_be_switched_off(world):
         assert chat(router, "x").status == 502
     assert scrape(router).total("hashtrie_engine_ejected") == 0
     assert len(bad.exchanges) == 10
+
+
+# ---- Health checks ----
+
+@pytest.mark.smoke
+def test_an_engine_that_says_it_is_unwell_gets_no_requests(world):
+    well = threading.Event()
+    well.set()
+
+    def handler(exchange):
+        if exchange.request_line.startswith("GET /health "):
+            exchange.answer(status="200 OK" if well.is_set() else "503 Service Unavailable")
+        else:
+            exchange.answer(b"fine")
+
+    sick = world.upstream(handler)
+    good = world.engine(*FAST)
+    router = world.router([sick, good], "--static-backend-health-checks",
+                          "--static-backend-health-check-interval", "100ms")
+
+    def served_by_both():
+        return {engine_of(chat(router, f"{number}" * 500)) for number in range(20)}
+
+    assert served_by_both() == {None, "engine"}
+    well.clear()
+    router.wait_line(rf"warning Engine {sick.url} is unhealthy .it answers 503.")
+    assert served_by_both() == {"engine"}
+    assert scrape(router).value("vllm:healthy_pods_total", server=sick.url) == 0
+    well.set()
+    router.wait_line(rf"info Engine {sick.url} is healthy again")
+    assert served_by_both() == {None, "engine"}
+
+
+def test_a_hanging_health_check_counts_as_failed_and_all_down_is_503(world):
+    def handler(exchange):
+        if exchange.request_line.startswith("GET /health "):
+            hang(exchange)
+        else:
+            exchange.answer(b"fine")
+
+    sick = world.upstream(handler)
+    router = world.router([sick], "--static-backend-health-checks",
+                          "--static-backend-health-check-interval", "100ms",
+                          "--static-backend-health-check-timeout-seconds", "200ms")
+    router.wait_line(rf"warning Engine {sick.url} is unhealthy .*timed out", 20)
+    assert chat(router, "x").status == 503
+    assert get(router, "/health").status == 200

@@ -34,6 +34,7 @@ struct fixture {
     char url[TEXT_BYTES_MAX];
     enum behaviour behaviour;
     const char *answer;
+    const char *request; /* How it begins. */
     struct list peers;
     size_t accept_count;
     size_t unanswered_most; /* Questions that had come but had no result yet. */
@@ -93,7 +94,7 @@ static void on_peer_read(void *user, const char *bytes, size_t size)
     struct peer *peer = user;
     struct fixture *fixture = peer->fixture;
     static const char head[] = "HTTP/1.1 200 OK\r\n\r\n";
-    assert_memory_equal(bytes, "GET /base/metrics HTTP/1.1\r\n", 28);
+    assert_memory_equal(bytes, fixture->request, strlen(fixture->request));
     assert_memory_equal(bytes + size - 4, "\r\n\r\n", 4);
     fixture->question_count++;
     if (fixture->behaviour == HANG) {
@@ -173,7 +174,8 @@ static void on_guard(void *user)
 
 static void setup(struct fixture *fixture, uint64_t interval_ms, uint64_t timeout_ms)
 {
-    *fixture = (struct fixture){.answer = metrics_answer};
+    *fixture =
+        (struct fixture){.answer = metrics_answer, .request = "GET /base/metrics HTTP/1.1\r\n"};
     mem_init(&fixture->mem, SIZE_MAX);
     list_init(&fixture->peers);
     fixture->loop = net_loop_new(&fixture->mem);
@@ -261,6 +263,39 @@ static void answers_that_are_no_metrics_are_told_apart(void **state)
             fail_msg("\"%s\" does not say \"%s\"", fixture.reason, cases[i].reason);
         }
         assert_true(isnan(fixture.figures.start_time_s));
+        teardown(&fixture);
+    }
+}
+
+static void health_is_2xx_and_nothing_else(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *answer;
+        enum discovery_outcome outcome;
+    } cases[] = {
+        {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", DISCOVERY_TOLD},
+        {"HTTP/1.1 204 No Content\r\n\r\n", DISCOVERY_TOLD},
+        {"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", DISCOVERY_FAILED},
+        {"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", DISCOVERY_FAILED},
+        {"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nok", DISCOVERY_FAILED},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct fixture fixture;
+        setup(&fixture, 60000, 5000);
+        struct discovery_options options = {.question = DISCOVERY_HEALTH,
+                                            .interval_ns = CLOCK_NS_PER_S,
+                                            .timeout_ns = CLOCK_NS_PER_S * 5,
+                                            .on_result = on_result,
+                                            .user = &fixture};
+        struct discovery *checks = discovery_new(fixture.loop, &fixture.mem, &options);
+        assert_non_null(checks);
+        fixture.answer = cases[i].answer;
+        fixture.request = "GET /base/health HTTP/1.1\r\n";
+        assert_non_null(discovery_add(checks, fixture.url, NULL));
+        run(&fixture, 1);
+        assert_int_equal(fixture.outcomes[cases[i].outcome], 1);
+        discovery_free(checks);
         teardown(&fixture);
     }
 }
@@ -397,6 +432,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_engine_is_asked_at_once_and_every_interval),
         cmocka_unit_test(answers_that_are_no_metrics_are_told_apart),
+        cmocka_unit_test(health_is_2xx_and_nothing_else),
         cmocka_unit_test(an_endless_answer_is_cut),
         cmocka_unit_test(engines_that_hang_take_a_bounded_share),
         cmocka_unit_test(a_hurry_brings_the_next_question_forward_but_not_at_once),
