@@ -74,10 +74,11 @@ static uint64_t find_escaped(uint64_t backslash, uint64_t *carry)
     return escaped;
 }
 
-static inline void take_block(struct json_scan *scan, const char *text, struct masks masks)
+static inline void take_block(struct json_scan *scan, const char *text, struct masks masks,
+                              uint64_t counts)
 {
-    uint64_t escaped = find_escaped(masks.backslash, &scan->escaped);
-    scan->wrong |= escaped & ~masks.letter;
+    uint64_t escaped = find_escaped(masks.backslash & counts, &scan->escaped);
+    scan->wrong |= escaped & ~(masks.letter & counts);
     for (uint64_t found = escaped & masks.unusual; found != 0; found &= found - 1) {
         const char *letter = text + __builtin_ctzll(found);
         if (*letter == '/') {
@@ -103,7 +104,7 @@ static const unsigned char letters[256] = {
     ['u'] = LETTER | LETTER_UNUSUAL,
 };
 
-static void scan_plain(struct json_scan *scan, const char *text, size_t blocks)
+static void scan_plain(struct json_scan *scan, const char *text, size_t blocks, uint64_t last)
 {
     for (; blocks > 0; blocks--, text += BLOCK) {
         struct masks masks = {0};
@@ -113,7 +114,7 @@ static void scan_plain(struct json_scan *scan, const char *text, size_t blocks)
             masks.letter |= (uint64_t)(letter != 0) << i;
             masks.unusual |= (uint64_t)((letter & LETTER_UNUSUAL) != 0) << i;
         }
-        take_block(scan, text, masks);
+        take_block(scan, text, masks, blocks > 1 ? ~UINT64_C(0) : last);
     }
 }
 
@@ -133,7 +134,7 @@ static inline __m128i equal_sse2(__m128i bytes, char byte)
     return _mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte));
 }
 
-static void scan_sse2(struct json_scan *scan, const char *text, size_t blocks)
+static void scan_sse2(struct json_scan *scan, const char *text, size_t blocks, uint64_t last)
 {
     for (; blocks > 0; blocks--, text += BLOCK) {
         __m128i bytes[4];
@@ -160,7 +161,7 @@ static void scan_sse2(struct json_scan *scan, const char *text, size_t blocks)
         }
         masks.letter = join_sse2(letter);
         masks.unusual = join_sse2(unusual);
-        take_block(scan, text, masks);
+        take_block(scan, text, masks, blocks > 1 ? ~UINT64_C(0) : last);
     }
 }
 
@@ -187,7 +188,7 @@ __attribute__((target("avx2"))) static inline uint64_t equal_avx2(__m256i bytes,
 }
 
 __attribute__((target("avx2"))) static void scan_avx2(struct json_scan *scan, const char *text,
-                                                      size_t blocks)
+                                                      size_t blocks, uint64_t last)
 {
     for (; blocks > 0; blocks--, text += BLOCK) {
         __m256i first = _mm256_loadu_si256((const __m256i *)(const void *)text);
@@ -198,7 +199,7 @@ __attribute__((target("avx2"))) static void scan_avx2(struct json_scan *scan, co
             masks.letter = letters_avx2(first) | letters_avx2(second) << 32;
             masks.unusual = equal_avx2(first, 'u') | equal_avx2(second, 'u') << 32 |
                             equal_avx2(first, '/') | equal_avx2(second, '/') << 32;
-            take_block(scan, text, masks);
+            take_block(scan, text, masks, blocks > 1 ? ~UINT64_C(0) : last);
         }
     }
 }
@@ -219,17 +220,23 @@ json_scan_blocks *json_scan_choice(unsigned rank)
 
 #endif
 
-enum json_form json_check_escapes(json_scan_blocks *scan_blocks, const char *text, size_t size)
+enum json_form json_check_escapes(json_scan_blocks *scan_blocks, const char *text, size_t size,
+                                  size_t readable)
 {
     struct json_scan scan = {.end = text + size};
-    size_t blocks = size / BLOCK;
-    scan_blocks(&scan, text, blocks);
+    size_t whole = size / BLOCK;
     size_t rest = size % BLOCK;
-    if (rest > 0) { /* In a block of its own: nothing is read past the string. */
-        char last[BLOCK] = {0};
-        memcpy(last, text + blocks * BLOCK, rest);
-        scan.end = last + rest;
-        scan_blocks(&scan, last, 1);
+    uint64_t last = (UINT64_C(1) << rest) - 1;
+    if (rest == 0) {
+        scan_blocks(&scan, text, whole, ~UINT64_C(0));
+    } else if (readable - whole * BLOCK >= BLOCK) {
+        scan_blocks(&scan, text, whole + 1, last);
+    } else { /* At the document's end. */
+        char copy[BLOCK] = {0};
+        scan_blocks(&scan, text, whole, ~UINT64_C(0));
+        memcpy(copy, text + whole * BLOCK, rest);
+        scan.end = copy + rest;
+        scan_blocks(&scan, copy, 1, last);
     }
     if (scan.wrong != 0 || scan.escaped != 0) {
         return JSON_FORM_INVALID;

@@ -89,12 +89,13 @@ void json_parser_release(struct json_parser *parser);
 /* ---- Values; after JSON_OK ---- */
 
 struct json_value json_root(const struct json_parser *parser);
-enum json_kind json_kind(const struct json_parser *parser, struct json_value value);
+static inline enum json_kind json_kind(const struct json_parser *parser, struct json_value value);
 
 /* STRING: the bytes between the quotes, escapes as they came. NUMBER and the literals: their text.
  */
-struct span json_text(const struct json_parser *parser, struct json_value value);
-bool json_is_usual(const struct json_parser *parser, struct json_value value); /* STRING. */
+static inline struct span json_text(const struct json_parser *parser, struct json_value value);
+static inline bool json_is_usual(const struct json_parser *parser,
+                                 struct json_value value); /* STRING. */
 
 /* A member's value as it stands in the document, of any kind. REQUIREs that it is a member's. */
 struct span json_member_text(const struct json_parser *parser, struct json_value value);
@@ -123,15 +124,16 @@ struct json_cursor {
     bool object;
 };
 
-struct json_cursor json_first(const struct json_parser *parser, struct json_value container);
-bool json_next_element(const struct json_parser *parser, struct json_cursor *cursor,
-                       struct json_value *value);
+static inline struct json_cursor json_first(const struct json_parser *parser,
+                                            struct json_value container);
+static inline bool json_next_element(const struct json_parser *parser, struct json_cursor *cursor,
+                                     struct json_value *value);
 /* As many of the next elements as are integers (see json_read_int()), at most count_max; returns
  * how many. */
 size_t json_next_ints(const struct json_parser *parser, struct json_cursor *cursor, int64_t *out,
                       size_t count_max);
-bool json_next_member(const struct json_parser *parser, struct json_cursor *cursor,
-                      struct json_value *key, struct json_value *value);
+static inline bool json_next_member(const struct json_parser *parser, struct json_cursor *cursor,
+                                    struct json_value *key, struct json_value *value);
 
 /* The last member of that name, or absent. O(members). */
 struct json_value json_find(const struct json_parser *parser, struct json_value object,
@@ -173,5 +175,7 @@ void json_write_null(struct json_writer *writer);
 
 /* The string alone, quotes included, without a writer. False: the buffer is full. */
 bool json_append_string(struct buf *out, struct span text);
+
+#include "json/values.h"
 
 #endif

@@ -75,84 +75,87 @@ static bool number_valid(struct span text)
     return at == text.size;
 }
 
-/* Marks a string that is not in the usual form. */
-static bool check_string(struct json_parser *parser, uint32_t token)
+/*
+ * The walk over the tokens. A local of json_parse() that every function here is inlined around, so
+ * that it lives in registers: a store to the words could else change any of it.
+ */
+struct walk {
+    const struct json_parser *parser;
+    const char *bytes;
+    uint32_t *words;
+    uint32_t *open; /* Tokens of the containers that are open. */
+    uint32_t count;
+    uint32_t token; /* Next to look at. */
+    unsigned depth;
+};
+
+/* The byte that the next token begins with; '\0' behind the last one. */
+static inline char walk_byte(const struct walk *walk)
 {
-    struct span text = json_token_text(parser, token);
-    if (text.size < 2 || text.data[text.size - 1] != '"') {
+    return walk->token < walk->count ? walk->bytes[walk->words[walk->token]] : '\0';
+}
+
+/* The next token, a string; it is marked if it is not in the usual form. */
+static inline bool walk_string(struct walk *walk)
+{
+    uint32_t start = walk->words[walk->token] + 1;
+    uint32_t end = walk->words[walk->token + 1] - 1;
+    while (json_is_blank(walk->bytes[end])) {
+        end--; /* Stops at the opening quote at the latest. */
+    }
+    if (end < start || walk->bytes[end] != '"') {
         return false;
     }
-    enum json_form form = json_check_escapes(parser->scan_blocks, text.data + 1, text.size - 2);
-    if (form == JSON_FORM_UNUSUAL) {
-        parser->words[token] = json_word(JSON_WORD_UNUSUAL, parser->words[token]);
+    size_t readable = walk->parser->size - start;
+    if (json_is_short_and_plain(walk->bytes + start, end - start, readable)) {
+        walk->token++;
+        return true;
     }
+    enum json_form form =
+        json_check_escapes(walk->parser->scan_blocks, walk->bytes + start, end - start, readable);
+    if (form == JSON_FORM_UNUSUAL) {
+        walk->words[walk->token] = json_word(JSON_WORD_UNUSUAL, walk->words[walk->token]);
+    }
+    walk->token++;
     return form != JSON_FORM_INVALID;
 }
 
-static bool check_scalar(struct json_parser *parser, uint32_t token)
+/* The next token, a number or one of the three words. */
+static bool walk_scalar(struct walk *walk, char first)
 {
-    switch (parser->bytes[parser->words[token]]) {
-    case '"':
-        return check_string(parser, token);
+    if (walk->token >= walk->count) {
+        return false;
+    }
+    struct span text = json_token_text(walk->parser, walk->token++);
+    switch (first) {
     case 't':
-        return span_is(json_token_text(parser, token), "true");
+        return span_is(text, "true");
     case 'f':
-        return span_is(json_token_text(parser, token), "false");
+        return span_is(text, "false");
     case 'n':
-        return span_is(json_token_text(parser, token), "null");
+        return span_is(text, "null");
     default:
-        return number_valid(json_token_text(parser, token));
+        return number_valid(text);
     }
-}
-
-/* The walk's place in the document. */
-struct walk {
-    struct json_parser *parser;
-    uint32_t token; /* Next to look at. */
-    unsigned depth; /* Containers open; their tokens are in parser->open. */
-};
-
-static char walk_byte(const struct walk *walk)
-{
-    const struct json_parser *parser = walk->parser;
-    if (walk->token >= parser->count) {
-        return '\0'; /* None of what is looked for. */
-    }
-    return parser->bytes[parser->words[walk->token]];
 }
 
 /* A member's key and colon. */
-static bool walk_key(struct walk *walk)
+static inline bool walk_key(struct walk *walk)
 {
-    if (walk_byte(walk) != '"' || !check_string(walk->parser, walk->token)) {
-        return false;
-    }
-    walk->token++;
-    if (walk_byte(walk) != ':') {
+    if (walk_byte(walk) != '"' || !walk_string(walk) || walk_byte(walk) != ':') {
         return false;
     }
     walk->token++;
     return true;
 }
 
-/* Closes the innermost container at the current token; its opener learns where. */
-static void walk_close(struct walk *walk)
+static inline bool walk_in_object(const struct walk *walk)
 {
-    struct json_parser *parser = walk->parser;
-    uint32_t opener = parser->open[--walk->depth];
-    uint32_t kind = json_word_kind(parser->words[opener]);
-    parser->words[opener] = json_word(kind, walk->token);
-    walk->token++;
-}
-
-static bool walk_in_object(const struct walk *walk)
-{
-    const struct json_parser *parser = walk->parser;
-    return json_word_kind(parser->words[parser->open[walk->depth - 1]]) == JSON_WORD_OBJECT;
+    return json_word_kind(walk->words[walk->open[walk->depth - 1]]) == JSON_WORD_OBJECT;
 }
 
 /* Behind a value: commas and closing brackets up to where the next value must begin, or the end. */
-static bool walk_behind(struct walk *walk)
+static inline bool walk_behind(struct walk *walk)
 {
     while (walk->depth > 0) {
         bool object = walk_in_object(walk);
@@ -164,41 +167,30 @@ static bool walk_behind(struct walk *walk)
         if (byte != json_bracket(object)) {
             return false;
         }
-        walk_close(walk);
+        uint32_t opener = walk->open[--walk->depth]; /* Learns where it is closed. */
+        walk->words[opener] = json_word(json_word_kind(walk->words[opener]), walk->token++);
     }
     return true;
 }
 
-/* Opens a container. *value: the next token begins a value; else this container was empty. */
-static enum json_status walk_open(struct walk *walk, bool object, bool *value)
+/* One value, or its opening bracket, and what follows up to the next one. */
+static inline enum json_status walk_value(struct walk *walk)
 {
-    struct json_parser *parser = walk->parser;
+    char byte = walk_byte(walk);
+    bool object = byte == '{';
+    if (!object && byte != '[') {
+        bool valid = byte == '"' ? walk_string(walk) : walk_scalar(walk, byte);
+        return valid && walk_behind(walk) ? JSON_OK : JSON_INVALID;
+    }
     if (walk->depth == JSON_DEPTH_MAX) {
         return JSON_TOO_DEEP;
     }
-    parser->open[walk->depth++] = walk->token;
-    parser->words[walk->token++] = json_word(object ? JSON_WORD_OBJECT : JSON_WORD_ARRAY, 0);
-    *value = walk_byte(walk) != json_bracket(object);
-    if (!*value) {
-        walk_close(walk);
+    walk->open[walk->depth++] = walk->token;
+    walk->words[walk->token++] = json_word(object ? JSON_WORD_OBJECT : JSON_WORD_ARRAY, 0);
+    if (walk_byte(walk) == json_bracket(object)) {
         return walk_behind(walk) ? JSON_OK : JSON_INVALID;
     }
     return !object || walk_key(walk) ? JSON_OK : JSON_INVALID;
-}
-
-/* One value, or its opening bracket, and what follows up to the next one. */
-static enum json_status walk_value(struct walk *walk)
-{
-    char byte = walk_byte(walk);
-    if (byte == '{' || byte == '[') {
-        bool value = false;
-        return walk_open(walk, byte == '{', &value);
-    }
-    if (walk->token >= walk->parser->count || !check_scalar(walk->parser, walk->token)) {
-        return JSON_INVALID;
-    }
-    walk->token++;
-    return walk_behind(walk) ? JSON_OK : JSON_INVALID;
 }
 
 enum json_status json_parse(struct json_parser *parser, const char *bytes, size_t size)
@@ -218,17 +210,18 @@ enum json_status json_parse(struct json_parser *parser, const char *bytes, size_
     }
     parser->bytes = bytes;
     parser->size = size;
-    parser->count = count;
-    struct walk walk = {.parser = parser};
+    struct walk walk = {.parser = parser,
+                        .bytes = bytes,
+                        .words = parser->words,
+                        .open = parser->open,
+                        .count = count};
     enum json_status status = JSON_OK;
     do {
         status = walk_value(&walk);
     } while (status == JSON_OK && walk.depth > 0);
     if (status == JSON_OK && walk.token != count) {
-        status = JSON_INVALID; /* More than one value. */
+        return JSON_INVALID; /* More than one value. */
     }
-    if (status != JSON_OK) {
-        parser->count = 0;
-    }
+    parser->count = status == JSON_OK ? count : 0;
     return status;
 }

@@ -12,65 +12,12 @@ struct json_value json_root(const struct json_parser *parser)
     return parser->count == 0 ? json_absent() : (struct json_value){.token = 0};
 }
 
-enum json_kind json_kind(const struct json_parser *parser, struct json_value value)
-{
-    if (value.token >= parser->count) {
-        return JSON_ABSENT;
-    }
-    uint32_t word = parser->words[value.token];
-    switch (json_word_kind(word)) {
-    case JSON_WORD_OBJECT:
-        return JSON_OBJECT;
-    case JSON_WORD_ARRAY:
-        return JSON_ARRAY;
-    case JSON_WORD_UNUSUAL:
-        return JSON_STRING;
-    default:
-        break;
-    }
-    switch (parser->bytes[word]) {
-    case '"':
-        return JSON_STRING;
-    case 't':
-        return JSON_TRUE;
-    case 'f':
-        return JSON_FALSE;
-    case 'n':
-        return JSON_NULL;
-    default:
-        return JSON_NUMBER;
-    }
-}
-
-static bool is_container(const struct json_parser *parser, uint32_t token)
-{
-    return json_word_kind(parser->words[token]) >= JSON_WORD_OBJECT;
-}
-
-struct span json_text(const struct json_parser *parser, struct json_value value)
-{
-    REQUIRE(value.token < parser->count);
-    REQUIRE(!is_container(parser, value.token));
-    struct span text = json_token_text(parser, value.token);
-    if (text.data[0] == '"') {
-        text.data++;
-        text.size -= 2;
-    }
-    return text;
-}
-
-bool json_is_usual(const struct json_parser *parser, struct json_value value)
-{
-    REQUIRE(value.token < parser->count);
-    return json_word_kind(parser->words[value.token]) == JSON_WORD_PLAIN;
-}
-
 struct span json_member_text(const struct json_parser *parser, struct json_value value)
 {
     REQUIRE(value.token > 1 && value.token < parser->count);
     uint32_t colon = json_word_value(parser->words[value.token - 1]);
     REQUIRE(parser->bytes[colon] == ':');
-    if (!is_container(parser, value.token)) {
+    if (!json_is_container(parser, value.token)) {
         return json_token_text(parser, value.token);
     }
     uint32_t start = colon + 1;
@@ -164,50 +111,6 @@ bool json_read_int(const struct json_parser *parser, struct json_value value, in
            parse_int(parser, json_text(parser, value), out);
 }
 
-struct json_cursor json_first(const struct json_parser *parser, struct json_value container)
-{
-    uint32_t none = parser->count;
-    if (container.token >= parser->count || !is_container(parser, container.token)) {
-        return (struct json_cursor){.token = none};
-    }
-    uint32_t word = parser->words[container.token];
-    return (struct json_cursor){.token = container.token + 1,
-                                .object = json_word_kind(word) == JSON_WORD_OBJECT};
-}
-
-/* The token behind a value, its comma included; a closing bracket stays. */
-static uint32_t token_behind(const struct json_parser *parser, uint32_t token)
-{
-    uint32_t next =
-        is_container(parser, token) ? json_word_value(parser->words[token]) + 1 : token + 1;
-    bool comma = next < parser->count && parser->bytes[parser->words[next]] == ',';
-    return comma ? next + 1 : next;
-}
-
-/* The cursor stands on a closing bracket, or was given nothing to walk. */
-static bool at_end(const struct json_parser *parser, const struct json_cursor *cursor)
-{
-    if (cursor->token >= parser->count) {
-        return true;
-    }
-    uint32_t word = parser->words[cursor->token];
-    if (json_word_kind(word) != JSON_WORD_PLAIN) {
-        return false;
-    }
-    return parser->bytes[word] == json_bracket(cursor->object);
-}
-
-bool json_next_element(const struct json_parser *parser, struct json_cursor *cursor,
-                       struct json_value *value)
-{
-    if (cursor->object || at_end(parser, cursor)) {
-        return false;
-    }
-    *value = (struct json_value){.token = cursor->token};
-    cursor->token = token_behind(parser, cursor->token);
-    return true;
-}
-
 static bool starts_number(char byte)
 {
     return byte == '-' || (byte >= '0' && byte <= '9');
@@ -223,22 +126,10 @@ size_t json_next_ints(const struct json_parser *parser, struct json_cursor *curs
             !parse_int(parser, json_token_text(parser, cursor->token), &out[count])) {
             break;
         }
-        cursor->token = token_behind(parser, cursor->token);
+        cursor->token = json_token_behind(parser, cursor->token);
         count++;
     }
     return count;
-}
-
-bool json_next_member(const struct json_parser *parser, struct json_cursor *cursor,
-                      struct json_value *key, struct json_value *value)
-{
-    if (!cursor->object || at_end(parser, cursor)) {
-        return false;
-    }
-    *key = (struct json_value){.token = cursor->token};
-    *value = (struct json_value){.token = cursor->token + 2}; /* Behind the colon. */
-    cursor->token = token_behind(parser, value->token);
-    return true;
 }
 
 struct json_value json_find(const struct json_parser *parser, struct json_value object,

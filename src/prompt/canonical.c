@@ -1,7 +1,7 @@
 /*
  * Any JSON value in a form that depends on its meaning alone: keys sorted by their bytes, the last
- * of equal ones kept, no white space, strings in their usual form (see json.h), numbers as they
- * came.
+ * of equal ones kept (but for objects of more than SORT_MAX members, which stay as they came), no
+ * white space, strings in their usual form (see json.h), numbers as they came.
  *
  *     object  0xff '{'  { 0xff 'k' key  value }  0xff '}'        true   0xff 't'
  *     array   0xff '['  { value }                0xff ']'        false  0xff 'f'
@@ -11,12 +11,11 @@
  * No recursion: open containers are frames of the reader, JSON_DEPTH_MAX at most as the parser has
  * checked; members of open objects are a stack, too.
  */
-#include <string.h>
+#include <endian.h>
 
-#include "base/check.h"
 #include "prompt/internal.h"
 
-enum { INSERTION_SORT_MAX = 12 };
+enum { INSERTION_SORT_MAX = 12, SORT_MAX = 1024 };
 
 static struct span member_key(const struct prompt_reader *reader, const struct member *member)
 {
@@ -25,10 +24,19 @@ static struct span member_key(const struct prompt_reader *reader, const struct m
     return (struct span){.data = base + member->at, .size = member->size & ~MEMBER_REWRITTEN};
 }
 
-/* By key, then by place. */
-static bool member_less(const struct prompt_reader *reader, const struct member *a,
-                        const struct member *b)
+static bool keys_equal(const struct prompt_reader *reader, const struct member *a,
+                       const struct member *b)
 {
+    return a->order == b->order && span_equal(member_key(reader, a), member_key(reader, b));
+}
+
+/* By key, then by place. */
+static inline bool member_less(const struct prompt_reader *reader, const struct member *a,
+                               const struct member *b)
+{
+    if (a->order != b->order) {
+        return a->order < b->order;
+    }
     struct span x = member_key(reader, a);
     struct span y = member_key(reader, b);
     size_t common = x.size < y.size ? x.size : y.size;
@@ -101,48 +109,95 @@ static struct member *members_of(struct prompt_reader *reader)
     return (struct member *)(void *)reader->members.data;
 }
 
-/* Pushes a member; a key that is not in its usual form is rewritten behind the others. */
+/* Shorter keys are filled up with zeros, which no key in its usual form has. `readable` bytes, at
+ * least `size`, may be read. */
+static inline uint64_t key_order(const char *key, size_t size, size_t readable)
+{
+    uint64_t order = 0;
+    if (readable < sizeof order) {
+        memcpy(&order, key, size);
+        return be64toh(order);
+    }
+    memcpy(&order, key, sizeof order);
+    order = be64toh(order);
+    if (size < sizeof order) {
+        order = order >> 1 >> (63 - 8 * size) << 1 << (63 - 8 * size);
+    }
+    return order;
+}
+
+/* A key that is not in its usual form is rewritten behind the others. */
+static bool rewrite_key(struct prompt_reader *reader, struct span text, struct member *member)
+{
+    struct buf *out = &reader->rewritten;
+    if (!buf_reserve(out, text.size + JSON_USUAL_MIN)) {
+        return false;
+    }
+    char *start = out->data + out->size;
+    size_t size = json_to_usual(&text, start, out->capacity - out->size);
+    CHECK(text.size == 0);
+    member->order = key_order(start, size, out->capacity - out->size);
+    member->at = (uint32_t)out->size;
+    member->size = (uint32_t)size | MEMBER_REWRITTEN;
+    out->size += size;
+    return true;
+}
+
 static bool push_member(struct prompt_reader *reader, struct json_value key,
                         struct json_value value)
 {
-    struct span text = json_text(reader->json, key);
-    struct member member = {.value = value.token};
-    if (json_is_usual(reader->json, key)) {
-        member.at = (uint32_t)(text.data - reader->body);
-        member.size = (uint32_t)text.size;
-    } else {
-        struct buf *out = &reader->rewritten;
-        if (!buf_reserve(out, text.size + JSON_USUAL_MIN)) {
-            return false;
-        }
-        member.at = (uint32_t)out->size;
-        size_t size = json_to_usual(&text, out->data + out->size, out->capacity - out->size);
-        CHECK(text.size == 0);
-        member.size = (uint32_t)size | MEMBER_REWRITTEN;
-        out->size += size;
+    struct buf *members = &reader->members;
+    if (members->capacity - members->size < sizeof(struct member) &&
+        !buf_reserve(members, sizeof(struct member))) {
+        return false;
     }
-    return buf_append(&reader->members, &member, sizeof member);
+    struct span text = json_text(reader->json, key);
+    struct member *member = (struct member *)(void *)(members->data + members->size);
+    member->value = value.token;
+    if (json_is_usual(reader->json, key)) {
+        member->at = (uint32_t)(text.data - reader->body);
+        member->size = (uint32_t)text.size;
+        member->order = key_order(text.data, text.size, reader->body_size - member->at);
+    } else if (!rewrite_key(reader, text, member)) {
+        return false;
+    }
+    members->size += sizeof *member;
+    return true;
 }
 
-/* The members of an object, sorted, on top of the stack. */
+static void drop_members(struct prompt_reader *reader, const struct frame *frame)
+{
+    reader->members.size = frame->first * sizeof(struct member);
+    reader->rewritten.size = frame->rewritten_size;
+}
+
+/* The members of an object, sorted, on top of the stack; none where there are too many. */
 static bool collect(struct prompt_reader *reader, struct json_value object, const char *skip,
                     struct frame *frame)
 {
     *frame = (struct frame){.object = true,
+                            .sorted = true,
+                            .cursor = json_first(reader->json, object),
                             .first = reader->members.size / sizeof(struct member),
                             .rewritten_size = reader->rewritten.size};
-    struct json_cursor cursor = json_first(reader->json, object);
+    struct json_cursor cursor = frame->cursor;
     struct json_value key;
     struct json_value value;
+    size_t count = 0;
     while (json_next_member(reader->json, &cursor, &key, &value)) {
         bool skipped = skip != NULL && json_is_text(reader->json, key, skip);
         if (!skipped && !push_member(reader, key, value)) {
             return false;
         }
+        count += !skipped;
+        if (count > SORT_MAX) {
+            drop_members(reader, frame);
+            frame->sorted = false;
+            return true;
+        }
     }
     frame->next = frame->first;
-    frame->end = reader->members.size / sizeof(struct member);
-    size_t count = frame->end - frame->first;
+    frame->end = frame->first + count;
     if (count > 1) {
         struct member *members = members_of(reader) + frame->first;
         (count <= INSERTION_SORT_MAX ? sort_few : sort_many)(reader, members, count);
@@ -158,7 +213,9 @@ static bool begin_value(struct emit *emit, struct json_value value, const char *
     switch (json_kind(json, value)) {
     case JSON_OBJECT:
         prompt_emit_tag(emit, '{');
-        emit->failed = emit->failed || !collect(emit->reader, value, skip, frame);
+        if (!collect(emit->reader, value, skip, frame)) {
+            prompt_emit_fail(emit);
+        }
         return true;
     case JSON_ARRAY:
         prompt_emit_tag(emit, '[');
@@ -188,6 +245,17 @@ static bool begin_value(struct emit *emit, struct json_value value, const char *
     return false;
 }
 
+static bool next_as_it_came(struct emit *emit, struct frame *frame, struct json_value *value)
+{
+    struct json_value key;
+    if (!json_next_member(emit->reader->json, &frame->cursor, &key, value)) {
+        return false;
+    }
+    prompt_emit_tag(emit, 'k');
+    prompt_emit_string(emit, key);
+    return true;
+}
+
 /* The next value inside a container, its key written before it. False: no more. */
 static bool next_value(struct emit *emit, struct frame *frame, struct json_value *value)
 {
@@ -195,12 +263,14 @@ static bool next_value(struct emit *emit, struct frame *frame, struct json_value
     if (!frame->object) {
         return json_next_element(reader->json, &frame->cursor, value);
     }
+    if (!frame->sorted) {
+        return next_as_it_came(emit, frame, value);
+    }
     if (frame->next == frame->end) {
         return false;
     }
     const struct member *member = members_of(reader) + frame->next++;
-    while (frame->next < frame->end &&
-           span_equal(member_key(reader, member), member_key(reader, member + 1))) {
+    while (frame->next < frame->end && keys_equal(reader, member, member + 1)) {
         member++; /* The last of equal keys. */
         frame->next++;
     }
@@ -215,25 +285,21 @@ static void end_container(struct emit *emit, const struct frame *frame)
 {
     prompt_emit_tag(emit, frame->object ? '}' : ']');
     if (frame->object) {
-        emit->reader->members.size = frame->first * sizeof(struct member);
-        emit->reader->rewritten.size = frame->rewritten_size;
+        drop_members(emit->reader, frame);
     }
 }
 
 void prompt_emit_canonical(struct emit *emit, struct json_value value, const char *skip)
 {
     struct frame *frames = emit->reader->frames;
-    size_t depth = begin_value(emit, value, skip, &frames[0]) ? 1 : 0;
-    while (depth > 0 && !emit->failed) {
+    size_t depth = begin_value(emit, value, skip, &frames[0]);
+    while (depth > 0 && !emit->closed) {
         struct json_value inner;
         if (!next_value(emit, &frames[depth - 1], &inner)) {
             end_container(emit, &frames[--depth]);
             continue;
         }
-        struct frame frame;
-        if (begin_value(emit, inner, NULL, &frame)) {
-            CHECK(depth < JSON_DEPTH_MAX);
-            frames[depth++] = frame;
-        }
+        CHECK(depth < JSON_DEPTH_MAX); /* Around all this is the body's own object. */
+        depth += begin_value(emit, inner, NULL, &frames[depth]);
     }
 }

@@ -1,6 +1,15 @@
 /* Members of an object by name: one pass, the last of equal keys counts. */
 #include "prompt/internal.h"
 
+bool prompt_is_name(const struct json_parser *json, struct json_value value, struct span name)
+{
+    if (json_kind(json, value) != JSON_STRING) {
+        return false;
+    }
+    return json_is_usual(json, value) ? span_equal(json_text(json, value), name)
+                                      : json_is_text(json, value, name.data);
+}
+
 /* Which of the names a key is; `count` if none. */
 static size_t find_name(const struct json_parser *json, struct json_value key,
                         const struct span *names, size_t count)

@@ -1,16 +1,16 @@
 /*
  * The layout of the prompt key.
  *
- *     key          = conversation | texts | tokens | oddity
+ *     key          = conversation | texts | tokens
  *     conversation = { field } [ turn of the role "system" ] { message }
  *     field        = 0xff 'F' name  canonical JSON
  *     message      = 0xff 'M' role  [ 'N' name ] [ 'D' tool_call_id ] [ 'R' reasoning ]
  *                    { part }  [ 'O' tool_calls ] [ 'U' function_call ]
  *     part         = 'C' text | 'G' image | 'V' video | 'A' audio | 'X' refusal | 'R' thinking
  *                  | 'J' canonical JSON
- *     texts        = { 0xff 'P' text }
- *     tokens       = 0xff 'I' { four bytes, little end first }
- *     oddity       = 0xff 'P' 0xff 'J' canonical JSON
+ *     texts        = { 0xff 'P' text | 0xff 'P' 0xff 'J' canonical JSON }
+ *     tokens       = 0xff 'I' { four bytes, little end first } [ oddity ]
+ *     oddity       = 0xfffffffe as a token  canonical JSON of the whole prompt
  *
  * Every tag stands behind 0xff, and text is UTF-8, which has no 0xff: different structures never
  * write the same. Nothing is closed and no length is written before what it counts, so a longer
@@ -31,9 +31,11 @@
  */
 #include "prompt/internal.h"
 
-/* Token ids at or above this are not ids. What parts two lists of ids can be none, then. */
-#define TOKEN_LIMIT INT64_C(0x80000000)
-#define TOKEN_BREAK UINT32_C(0xffffffff)
+/* Token ids at or above this are not ids. What stands between two lists of ids, or before a list
+ * that turns out to hold something else, can be none, then. */
+#define TOKEN_LIMIT  INT64_C(0x80000000)
+#define TOKEN_BREAK  UINT32_C(0xffffffff)
+#define TOKEN_ODDITY UINT32_C(0xfffffffe)
 
 enum { TOKEN_BATCH = 64 };
 
@@ -113,103 +115,73 @@ static void emit_conversation(struct emit *emit, struct json_value messages)
     }
     struct json_cursor cursor = json_first(reader->json, messages);
     struct json_value message;
-    while (!emit->failed && json_next_element(reader->json, &cursor, &message)) {
+    while (!emit->closed && json_next_element(reader->json, &cursor, &message)) {
         prompt_emit_message(emit, message);
     }
 }
 
-/* All elements of an array are of one kind. */
-static bool all_of(const struct json_parser *json, struct json_value array, enum json_kind kind)
+/* The ids of a list up to its end. False: there is something else in it. */
+static bool emit_ids(struct emit *emit, struct json_value list)
 {
-    struct json_cursor cursor = json_first(json, array);
-    struct json_value value;
-    while (json_next_element(json, &cursor, &value)) {
-        if (json_kind(json, value) != kind) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static bool all_tokens(const struct json_parser *json, struct json_value array)
-{
+    const struct json_parser *json = emit->reader->json;
     int64_t numbers[TOKEN_BATCH];
-    struct json_cursor cursor = json_first(json, array);
+    struct json_cursor cursor = json_first(json, list);
     size_t count;
     while ((count = json_next_ints(json, &cursor, numbers, TOKEN_BATCH)) > 0) {
         for (size_t i = 0; i < count; i++) {
             if (numbers[i] < 0 || numbers[i] >= TOKEN_LIMIT) {
                 return false;
             }
+            prompt_emit_token(emit, (uint32_t)numbers[i]);
         }
     }
     struct json_value other;
-    return !json_next_element(json, &cursor, &other);
+    return json_kind(json, list) == JSON_ARRAY && !json_next_element(json, &cursor, &other);
 }
 
-static bool all_token_lists(const struct json_parser *json, struct json_value array)
+static bool emit_id_lists(struct emit *emit, struct json_value lists)
 {
-    if (!all_of(json, array, JSON_ARRAY)) {
-        return false;
-    }
-    struct json_cursor cursor = json_first(json, array);
+    const struct json_parser *json = emit->reader->json;
+    struct json_cursor cursor = json_first(json, lists);
     struct json_value list;
-    while (json_next_element(json, &cursor, &list)) {
-        if (!all_tokens(json, list)) {
+    for (bool first = true; json_next_element(json, &cursor, &list); first = false) {
+        if (!first) {
+            prompt_emit_token(emit, TOKEN_BREAK);
+        }
+        if (!emit_ids(emit, list)) {
             return false;
         }
     }
     return true;
 }
 
-/* Of an array that all_tokens() has seen. */
-static void emit_tokens(struct emit *emit, struct json_value array)
-{
-    int64_t numbers[TOKEN_BATCH];
-    struct json_cursor cursor = json_first(emit->reader->json, array);
-    size_t count;
-    while ((count = json_next_ints(emit->reader->json, &cursor, numbers, TOKEN_BATCH)) > 0) {
-        for (size_t i = 0; i < count; i++) {
-            prompt_emit_token(emit, (uint32_t)numbers[i]);
-        }
-    }
-}
-
-static void emit_token_lists(struct emit *emit, struct json_value array)
-{
-    const struct json_parser *json = emit->reader->json;
-    struct json_cursor cursor = json_first(json, array);
-    struct json_value list;
-    for (bool first = true; json_next_element(json, &cursor, &list); first = false) {
-        if (!first) {
-            prompt_emit_token(emit, TOKEN_BREAK);
-        }
-        emit_tokens(emit, list);
-    }
-}
-
 static void emit_texts(struct emit *emit, struct json_value array)
 {
     struct json_cursor cursor = json_first(emit->reader->json, array);
     struct json_value text;
-    while (json_next_element(emit->reader->json, &cursor, &text)) {
-        prompt_emit_piece(emit, TAG_PROMPT, text);
+    while (!emit->closed && json_next_element(emit->reader->json, &cursor, &text)) {
+        prompt_emit_value(emit, TAG_PROMPT, text);
     }
 }
 
+/* What its first element is says what a list is taken for. */
 static void emit_prompt(struct emit *emit, struct json_value prompt)
 {
     const struct json_parser *json = emit->reader->json;
     emit_special_tokens(emit, JSON_FALSE);
-    bool array = json_kind(json, prompt) == JSON_ARRAY;
-    if (array && all_of(json, prompt, JSON_STRING)) {
+    struct json_cursor cursor = json_first(json, prompt);
+    struct json_value first = json_absent();
+    (void)json_next_element(json, &cursor, &first); /* No list, or empty: absent. */
+    enum json_kind kind = json_kind(json, first);
+    if (kind == JSON_STRING) {
         emit_texts(emit, prompt);
-    } else if (array && all_tokens(json, prompt)) {
+    } else if (kind == JSON_NUMBER || kind == JSON_ARRAY) {
         prompt_emit_tag(emit, TAG_TOKENS);
-        emit_tokens(emit, prompt);
-    } else if (array && all_token_lists(json, prompt)) {
-        prompt_emit_tag(emit, TAG_TOKENS);
-        emit_token_lists(emit, prompt);
+        bool ids = kind == JSON_NUMBER ? emit_ids(emit, prompt) : emit_id_lists(emit, prompt);
+        if (!ids) {
+            prompt_emit_token(emit, TOKEN_ODDITY);
+            prompt_emit_canonical(emit, prompt, NULL);
+        }
     } else {
         prompt_emit_piece(emit, TAG_PROMPT, prompt);
     }

@@ -30,39 +30,68 @@ static const struct span message_names[MESSAGE_FIELD_COUNT] = {
     [MESSAGE_FUNCTION_CALL] = NAME("function_call"),
 };
 
-/* Types of parts whose meaning is one string: part[field], or part[field][inner]. */
-static const struct part_type {
-    const char *type;
-    const char *field;
-    const char *inner; /* NULL: the field is the string itself. */
-    char tag;
-} part_types[] = {
-    {"text", "text", NULL, TAG_TEXT},
-    {"input_text", "text", NULL, TAG_TEXT},
-    {"output_text", "text", NULL, TAG_TEXT},
-    {"image_url", "image_url", "url", TAG_IMAGE},
-    {"input_image", "image_url", "url", TAG_IMAGE},
-    {"image", "source", "data", TAG_IMAGE},
-    {"image", "source", "url", TAG_IMAGE},
-    {"video_url", "video_url", "url", TAG_VIDEO},
-    {"audio_url", "audio_url", "url", TAG_AUDIO},
-    {"input_audio", "input_audio", "data", TAG_AUDIO},
-    {"refusal", "refusal", NULL, TAG_REFUSAL},
-    {"thinking", "thinking", NULL, TAG_REASONING},
+enum part_field {
+    PART_TYPE,
+    PART_TEXT,
+    PART_IMAGE_URL,
+    PART_SOURCE,
+    PART_VIDEO_URL,
+    PART_AUDIO_URL,
+    PART_INPUT_AUDIO,
+    PART_REFUSAL,
+    PART_THINKING,
+    PART_FIELD_COUNT,
 };
 
-void prompt_emit_piece(struct emit *emit, char tag, struct json_value value)
+static const struct span part_names[PART_FIELD_COUNT] = {
+    [PART_TYPE] = NAME("type"),
+    [PART_TEXT] = NAME("text"),
+    [PART_IMAGE_URL] = NAME("image_url"),
+    [PART_SOURCE] = NAME("source"),
+    [PART_VIDEO_URL] = NAME("video_url"),
+    [PART_AUDIO_URL] = NAME("audio_url"),
+    [PART_INPUT_AUDIO] = NAME("input_audio"),
+    [PART_REFUSAL] = NAME("refusal"),
+    [PART_THINKING] = NAME("thinking"),
+};
+
+/* Types of parts whose meaning is one string: the field, or a member of the object that it is. */
+static const struct part_type {
+    struct span type;
+    enum part_field field;
+    const char *inner;      /* NULL: the field is always the string itself. */
+    const char *inner_else; /* Where the first one is no string. */
+    char tag;
+} part_types[] = {
+    {NAME("text"), PART_TEXT, NULL, NULL, TAG_TEXT},
+    {NAME("input_text"), PART_TEXT, NULL, NULL, TAG_TEXT},
+    {NAME("output_text"), PART_TEXT, NULL, NULL, TAG_TEXT},
+    {NAME("image_url"), PART_IMAGE_URL, "url", NULL, TAG_IMAGE},
+    {NAME("input_image"), PART_IMAGE_URL, "url", NULL, TAG_IMAGE},
+    {NAME("image"), PART_SOURCE, "data", "url", TAG_IMAGE},
+    {NAME("video_url"), PART_VIDEO_URL, "url", NULL, TAG_VIDEO},
+    {NAME("audio_url"), PART_AUDIO_URL, "url", NULL, TAG_AUDIO},
+    {NAME("input_audio"), PART_INPUT_AUDIO, "data", NULL, TAG_AUDIO},
+    {NAME("refusal"), PART_REFUSAL, NULL, NULL, TAG_REFUSAL},
+    {NAME("thinking"), PART_THINKING, NULL, NULL, TAG_REASONING},
+};
+
+void prompt_emit_value(struct emit *emit, char tag, struct json_value value)
 {
-    enum json_kind kind = json_kind(emit->reader->json, value);
-    if (kind == JSON_ABSENT || kind == JSON_NULL) {
-        return;
-    }
     prompt_emit_tag(emit, tag);
-    if (kind == JSON_STRING) {
+    if (json_kind(emit->reader->json, value) == JSON_STRING) {
         prompt_emit_string(emit, value);
     } else {
         prompt_emit_tag(emit, TAG_JSON);
         prompt_emit_canonical(emit, value, NULL);
+    }
+}
+
+void prompt_emit_piece(struct emit *emit, char tag, struct json_value value)
+{
+    enum json_kind kind = json_kind(emit->reader->json, value);
+    if (kind != JSON_ABSENT && kind != JSON_NULL) {
+        prompt_emit_value(emit, tag, value);
     }
 }
 
@@ -71,40 +100,39 @@ static bool is_string(const struct json_parser *json, struct json_value value)
     return json_kind(json, value) == JSON_STRING;
 }
 
-/* The string that a part of a known type stands for; absent if it has another shape. */
-static struct json_value part_string(const struct json_parser *json, struct json_value part,
-                                     const struct part_type *type)
+/* The string that a part of a known type stands for; something else if it has another shape. */
+static struct json_value part_string(const struct json_parser *json, const struct part_type *type,
+                                     struct json_value value)
 {
-    struct json_value value = json_find(json, part, type->field);
-    if (type->inner != NULL && json_kind(json, value) == JSON_OBJECT) {
-        value = json_find(json, value, type->inner);
+    if (type->inner == NULL || json_kind(json, value) != JSON_OBJECT) {
+        return value;
     }
-    return is_string(json, value) ? value : json_absent();
+    struct json_value string = json_find(json, value, type->inner);
+    bool other = !is_string(json, string) && type->inner_else != NULL;
+    return other ? json_find(json, value, type->inner_else) : string;
 }
 
 /* A part's tag and string. False: no type that is known, or not in its shape. */
 static bool read_part(const struct json_parser *json, struct json_value part, char *tag,
                       struct json_value *string)
 {
+    *tag = TAG_TEXT;
+    *string = part;
     if (is_string(json, part)) {
-        *tag = TAG_TEXT;
-        *string = part;
         return true;
     }
-    struct json_value type = json_find(json, part, "type");
+    struct json_value fields[PART_FIELD_COUNT];
+    prompt_find_fields(json, part, part_names, PART_FIELD_COUNT, fields);
+    struct json_value type = fields[PART_TYPE];
+    *string = fields[PART_TEXT];
     if (json_kind(json, type) == JSON_ABSENT) { /* vLLM takes {"text": "..."} as well. */
-        *tag = TAG_TEXT;
-        *string = json_find(json, part, "text");
         return is_string(json, *string);
     }
     for (size_t i = 0; i < sizeof part_types / sizeof *part_types; i++) {
-        if (!json_is_text(json, type, part_types[i].type)) {
-            continue;
-        }
-        *tag = part_types[i].tag;
-        *string = part_string(json, part, &part_types[i]);
-        if (is_string(json, *string)) {
-            return true;
+        if (prompt_is_name(json, type, part_types[i].type)) {
+            *tag = part_types[i].tag;
+            *string = part_string(json, &part_types[i], fields[part_types[i].field]);
+            return is_string(json, *string);
         }
     }
     return false;
@@ -152,7 +180,7 @@ static void emit_content(struct emit *emit, struct json_value content)
     }
     struct json_cursor cursor = json_first(json, content);
     struct json_value part;
-    while (!emit->failed && json_next_element(json, &cursor, &part)) {
+    while (!emit->closed && json_next_element(json, &cursor, &part)) {
         emit_part(emit, part);
     }
 }

@@ -43,6 +43,7 @@ struct prompt_reader *prompt_reader_new(struct mem *mem)
     }
     reader->mem = mem;
     reader->body = NULL;
+    reader->body_size = 0;
     reader->source = SOURCE_NONE;
     reader->json = json_parser_new(mem);
     if (reader->json == NULL) {
@@ -200,6 +201,7 @@ enum prompt_status prompt_read(struct prompt_reader *reader, const char *body, s
         return PROMPT_NOT_OBJECT;
     }
     reader->body = body;
+    reader->body_size = size;
     prompt_find_fields(reader->json, root, field_names, FIELD_COUNT, reader->fields);
     if (json_kind(reader->json, reader->fields[FIELD_MODEL]) != JSON_STRING) {
         return PROMPT_NO_MODEL;

@@ -182,7 +182,9 @@ static void test_against_plain_version(void **state)
         }
         json_scan_blocks *scan_blocks = NULL;
         for (unsigned rank = 0; (scan_blocks = json_scan_choice(rank)) != NULL; rank++) {
-            assert_int_equal(json_check_escapes(scan_blocks, exact, text.size), form);
+            assert_int_equal(json_check_escapes(scan_blocks, exact, text.size, text.size), form);
+            assert_int_equal(
+                json_check_escapes(scan_blocks, text.bytes, text.size, sizeof text.bytes), form);
         }
         if (form != JSON_FORM_INVALID) {
             size_t piece = JSON_USUAL_MIN + random_below(&random, 100);

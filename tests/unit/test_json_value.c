@@ -50,8 +50,8 @@ static void test_kinds(void **state)
 static void test_walks_the_right_kind_only(void **state)
 {
     struct json_parser *parser = *state;
-    struct json_value key;
-    struct json_value value;
+    struct json_value key = json_absent();
+    struct json_value value = json_absent();
     parse(parser, "{\"a\":1}");
     struct json_cursor cursor = json_first(parser, json_root(parser));
     assert_false(json_next_element(parser, &cursor, &value));

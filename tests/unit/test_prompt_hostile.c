@@ -207,6 +207,54 @@ static void test_sorting_floods(void **state)
     buf_fini(&body);
 }
 
+/* Objects of `count` members, in rising or falling order of their keys. */
+static struct buf key_of_members(struct prompt_fixture *fixture, unsigned count, bool rising)
+{
+    struct buf body;
+    buf_init(&body, &fixture->mem, SIZE_MAX / 2);
+    assert_true(buf_append_text(&body, "{\"model\":\"m\",\"messages\":[{}],\"tools\":{"));
+    for (unsigned i = 0; i < count; i++) {
+        unsigned name = rising ? i : count - 1 - i;
+        assert_true(buf_printf(&body, "%s\"k%u\":%u", i > 0 ? "," : "", name, name));
+    }
+    assert_true(buf_append_text(&body, "}}"));
+    struct buf key = prompt_bytes(fixture, PROMPT_WHAT_KEY, body.data, body.size);
+    buf_fini(&body);
+    return key;
+}
+
+/* Up to a limit the order of members does not matter; past it each still counts. */
+static void test_sorted_up_to_a_limit(void **state)
+{
+    enum { SORTED_MAX = 1024 };
+    for (unsigned count = SORTED_MAX; count <= SORTED_MAX + 1; count++) {
+        struct buf rising = key_of_members(*state, count, true);
+        struct buf falling = key_of_members(*state, count, false);
+        assert_int_equal(rising.size, falling.size);
+        assert_int_equal(common_size(&rising, &falling) == rising.size, count == SORTED_MAX);
+        buf_fini(&rising);
+        buf_fini(&falling);
+    }
+}
+
+/* A key ends somewhere, and is a prefix of the key of a longer prompt then, too. */
+static void test_structure_is_bounded(void **state)
+{
+    struct prompt_fixture *fixture = *state;
+    struct buf keys[2];
+    for (size_t i = 0; i < 2; i++) {
+        struct buf body = repeat(&fixture->mem, "{\"model\":\"m\",\"messages\":[", "{}",
+                                 400000 + 100000 * i, "]}");
+        keys[i] = prompt_bytes(fixture, PROMPT_WHAT_KEY, body.data, body.size);
+        buf_fini(&body);
+    }
+    assert_true(keys[0].size > 2 * 1000000 && keys[0].size < 3 * 1000000);
+    assert_int_equal(keys[0].size, keys[1].size);
+    assert_memory_equal(keys[0].data, keys[1].data, keys[0].size);
+    buf_fini(&keys[0]);
+    buf_fini(&keys[1]);
+}
+
 static void test_deep(void **state)
 {
     struct prompt_fixture *fixture = *state;
@@ -233,6 +281,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_wrong_types, prompt_setup, prompt_teardown),
         cmocka_unit_test_setup_teardown(test_large, prompt_setup, prompt_teardown),
         cmocka_unit_test_setup_teardown(test_sorting_floods, prompt_setup, prompt_teardown),
+        cmocka_unit_test_setup_teardown(test_sorted_up_to_a_limit, prompt_setup, prompt_teardown),
+        cmocka_unit_test_setup_teardown(test_structure_is_bounded, prompt_setup, prompt_teardown),
         cmocka_unit_test_setup_teardown(test_deep, prompt_setup, prompt_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
