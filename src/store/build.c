@@ -10,6 +10,7 @@ enum {
     ROWS_PER_TXN = 2000,
     ROOM_BYTES = 128 << 20, /* Of map beyond what is used: more than one transaction may touch. */
     FINISH_BYTES = 1 << 20, /* The same, of the last one. */
+    LIMIT_PERCENT = 80,     /* Of the cap, as the router's writer keeps it. */
 };
 
 static void remove_files(const char *directory)
@@ -59,62 +60,137 @@ static enum hashtrie_status begin(struct build *build, uint64_t room)
                                  : status;
 }
 
+static enum hashtrie_status put_meta(struct build *build)
+{
+    const struct {
+        enum meta_field field;
+        uint64_t number;
+    } fields[] = {
+        {META_NEXT_ENDPOINT_ID, build->next_endpoint_id},
+        {META_NEWEST_BUCKET, build->newest_bucket},
+        {META_CHUNK_COUNT, build->chunk_count},
+        {META_LAST_CHECKPOINT_MS, build->last_checkpoint_ms},
+    };
+    enum hashtrie_status status = HASHTRIE_OK;
+    for (size_t i = 0; i < sizeof fields / sizeof *fields && status == HASHTRIE_OK; i++) {
+        status = env_meta_put(&build->env, build->txn, fields[i].field, fields[i].number);
+    }
+    return status;
+}
+
 static enum hashtrie_status commit(struct build *build)
 {
     MDB_txn *txn = build->txn;
+    if (txn == NULL) {
+        return HASHTRIE_OK;
+    }
+    enum hashtrie_status status = put_meta(build);
     build->txn = NULL;
     build->rows_in_txn = 0;
-    return txn == NULL ? HASHTRIE_OK : env_status(mdb_txn_commit(txn));
+    if (status != HASHTRIE_OK) {
+        mdb_txn_abort(txn);
+        return status;
+    }
+    return env_status(mdb_txn_commit(txn));
 }
 
-/* A transaction with room for one more row. */
-static enum hashtrie_status ready(struct build *build)
+static enum hashtrie_status check_limit(struct build *build)
+{
+    uint64_t pages = 0;
+    enum hashtrie_status status =
+        build->limit_pages == 0 ? HASHTRIE_OK : env_used_pages(&build->env, build->txn, &pages);
+    return status == HASHTRIE_OK && pages > build->limit_pages ? HASHTRIE_EFULL : status;
+}
+
+enum hashtrie_status build_ready(struct build *build)
 {
     enum hashtrie_status status = HASHTRIE_OK;
-    if (build->rows_in_txn == ROWS_PER_TXN) {
+    if (build->rows_in_txn >= ROWS_PER_TXN) {
         status = commit(build);
     }
     if (status == HASHTRIE_OK && build->txn == NULL) {
         status = begin(build, ROOM_BYTES);
     }
     build->rows_in_txn++;
-    return status;
+    return status == HASHTRIE_OK ? check_limit(build) : status;
+}
+
+/* What an existing store goes on from. */
+static enum hashtrie_status read_figures(struct build *build)
+{
+    const struct {
+        enum meta_field field;
+        uint64_t *number;
+    } fields[] = {
+        {META_NEXT_ENDPOINT_ID, &build->next_endpoint_id},
+        {META_NEWEST_BUCKET, &build->newest_bucket},
+        {META_CHUNK_COUNT, &build->chunk_count},
+        {META_LAST_CHECKPOINT_MS, &build->last_checkpoint_ms},
+    };
+    enum hashtrie_status status = begin(build, ROOM_BYTES);
+    for (size_t i = 0; i < sizeof fields / sizeof *fields && status == HASHTRIE_OK; i++) {
+        status = env_meta_get(&build->env, build->txn, fields[i].field, fields[i].number);
+    }
+    if (status == HASHTRIE_OK) {
+        status = row_next_number(&build->env, build->txn, &build->next_row);
+    }
+    if (status == HASHTRIE_OK) {
+        status = env_entries(&build->env, build->txn, DB_EDGES, &build->node_count);
+    }
+    return status == HASHTRIE_ENOENT ? HASHTRIE_ECORRUPT : status;
+}
+
+static enum hashtrie_status open_env(struct build *build, uint64_t chunk_size)
+{
+    enum hashtrie_status status =
+        env_open(&build->env, build->directory, build->map_bytes, chunk_size);
+    if (status == HASHTRIE_OK && build->fresh) {
+        status = env_status(mdb_env_set_flags(build->env.mdb, MDB_NOSYNC, 1));
+    }
+    return status == HASHTRIE_OK ? read_figures(build) : status;
+}
+
+enum hashtrie_status build_open(struct build *build, const char *directory, uint64_t map_bytes,
+                                uint64_t chunk_size)
+{
+    *build = (struct build){.directory = directory, .map_bytes = map_bytes};
+    enum hashtrie_status status = env_directory_open(directory, &build->directory_fd);
+    if (status != HASHTRIE_OK) {
+        return status;
+    }
+    build->fresh = env_file_bytes(directory) == 0;
+    status = open_env(build, chunk_size);
+    if (status != HASHTRIE_OK) {
+        build_abandon(build);
+        return status;
+    }
+    build->limit_pages = map_bytes / build->env.page_bytes * LIMIT_PERCENT / 100;
+    return HASHTRIE_OK;
 }
 
 enum hashtrie_status build_create(struct build *build, const char *directory, uint64_t map_bytes,
                                   uint64_t chunk_size)
 {
-    *build = (struct build){.directory = directory,
-                            .map_bytes = map_bytes,
-                            .fresh = true,
-                            .next_row = 1,
-                            .next_endpoint_id = 1};
-    enum hashtrie_status status = env_directory_open(directory, &build->directory_fd);
+    int fd = -1;
+    enum hashtrie_status status = env_directory_open(directory, &fd);
     if (status != HASHTRIE_OK) {
         return status;
     }
-    if (env_file_bytes(directory) > 0) {
-        (void)close(build->directory_fd);
-        return HASHTRIE_EEXIST;
-    }
-    status = env_open(&build->env, directory, map_bytes, chunk_size);
+    bool there = env_file_bytes(directory) > 0;
+    (void)close(fd); /* Gives the lock back. */
+    status = there ? HASHTRIE_EEXIST : build_open(build, directory, map_bytes, chunk_size);
     if (status == HASHTRIE_OK) {
-        status = env_status(mdb_env_set_flags(build->env.mdb, MDB_NOSYNC, 1));
-    }
-    if (status != HASHTRIE_OK) {
-        build_abandon(build);
+        build->limit_pages = 0;
     }
     return status;
 }
 
 enum hashtrie_status build_put(struct build *build, const struct trie_record *record)
 {
-    enum hashtrie_status status = ready(build);
-    if (status != HASHTRIE_OK) {
-        return status;
-    }
+    REQUIRE(build->txn != NULL);
     struct row old = {0};
-    status = row_find(&build->env, build->txn, record->prefix, record->fp, NULL, &old);
+    enum hashtrie_status status =
+        row_find(&build->env, build->txn, record->prefix, record->fp, NULL, &old);
     if (status == HASHTRIE_OK) {
         status = row_delete(&build->env, build->txn, old.number, &old.record);
         build->node_count--;
@@ -140,10 +216,7 @@ enum hashtrie_status build_put(struct build *build, const struct trie_record *re
 
 enum hashtrie_status build_put_endpoint(struct build *build, const struct record_endpoint *record)
 {
-    enum hashtrie_status status = ready(build);
-    if (status != HASHTRIE_OK) {
-        return status;
-    }
+    REQUIRE(build->txn != NULL);
     struct trie_endpoint endpoint = {.id = record->id,
                                      .odometer_kib = record->odometer_kib,
                                      .name = record->name,
@@ -162,15 +235,13 @@ enum hashtrie_status build_put_endpoint(struct build *build, const struct record
 
 enum hashtrie_status build_endpoint_seen(struct build *build, uint32_t id, uint64_t *seen_s)
 {
-    enum hashtrie_status status = ready(build);
-    if (status != HASHTRIE_OK) {
-        return status;
-    }
+    REQUIRE(build->txn != NULL);
     unsigned char name[ENDPOINT_KEY_SIZE];
     record_put_u32(name, id);
     MDB_val key = env_val(name, sizeof name);
     MDB_val value;
-    status = env_status(mdb_get(build->txn, build->env.dbi[DB_ENDPOINTS], &key, &value));
+    enum hashtrie_status status =
+        env_status(mdb_get(build->txn, build->env.dbi[DB_ENDPOINTS], &key, &value));
     struct record_endpoint record;
     if (status == HASHTRIE_OK &&
         !record_decode_endpoint(value.mv_data, value.mv_size, id, &record)) {
@@ -182,25 +253,6 @@ enum hashtrie_status build_endpoint_seen(struct build *build, uint32_t id, uint6
     return status;
 }
 
-static enum hashtrie_status put_meta(struct build *build)
-{
-    const struct {
-        enum meta_field field;
-        uint64_t number;
-    } fields[] = {
-        {META_NEXT_ENDPOINT_ID, build->next_endpoint_id},
-        {META_NEWEST_BUCKET, build->newest_bucket},
-        {META_CHUNK_COUNT, build->chunk_count},
-        {META_LAST_CHECKPOINT_MS, build->last_checkpoint_ms},
-        {META_CLEAN, 1},
-    };
-    enum hashtrie_status status = HASHTRIE_OK;
-    for (size_t i = 0; i < sizeof fields / sizeof *fields && status == HASHTRIE_OK; i++) {
-        status = env_meta_put(&build->env, build->txn, fields[i].field, fields[i].number);
-    }
-    return status;
-}
-
 static enum hashtrie_status finish(struct build *build)
 {
     enum hashtrie_status status = commit(build);
@@ -208,7 +260,7 @@ static enum hashtrie_status finish(struct build *build)
         status = begin(build, FINISH_BYTES);
     }
     if (status == HASHTRIE_OK) {
-        status = put_meta(build);
+        status = env_meta_put(&build->env, build->txn, META_CLEAN, 1);
     }
     if (status == HASHTRIE_OK) {
         status = commit(build);

@@ -179,7 +179,10 @@ static enum hashtrie_status join_all(struct repair *repair, struct joined *best,
         stream_seek(repair, &repair->states, row);
         stream_seek(repair, &repair->runs, row);
         if (join(repair, row, best, tried)) {
-            status = build_put(&repair->build, &best->record);
+            status = build_ready(&repair->build);
+            if (status == HASHTRIE_OK) {
+                status = build_put(&repair->build, &best->record);
+            }
             repair->result.stray_count += best->stray;
         } else {
             repair->result.lost_count++;

@@ -294,8 +294,9 @@ static enum hashtrie_status note_page(struct repair *repair, uint64_t number)
 
 static enum hashtrie_status write_endpoint(struct repair *repair)
 {
+    enum hashtrie_status status = build_ready(&repair->build);
     repair->result.endpoint_count++;
-    return build_put_endpoint(&repair->build, &repair->endpoint);
+    return status == HASHTRIE_OK ? build_put_endpoint(&repair->build, &repair->endpoint) : status;
 }
 
 static enum hashtrie_status endpoints_leaf(struct repair *repair, const unsigned char *leaf)
@@ -322,7 +323,10 @@ static enum hashtrie_status endpoints_stray_page(struct repair *repair, uint64_t
             !take_endpoint(repair, &node)) {
             continue;
         }
-        status = build_endpoint_seen(&repair->build, repair->endpoint.id, &seen_s);
+        status = build_ready(&repair->build);
+        if (status == HASHTRIE_OK) {
+            status = build_endpoint_seen(&repair->build, repair->endpoint.id, &seen_s);
+        }
         if (status == HASHTRIE_ENOENT) {
             status = write_endpoint(repair);
         } else if (status == HASHTRIE_OK && seen_s < repair->endpoint.seen_s) {

@@ -60,6 +60,15 @@ static const struct dump_command commands[] = {
     {"restore", dump_restore, OPTION_JSON, false, 2, 2, "SNAPSHOT DIR",
      "puts a snapshot in a store's place, after verifying it",
      "No router may have DIR open. The store that was there is kept as data.mdb.bad-TIME."},
+    {"export", dump_export, OPTION_JSON, true, 1, 2, "DIR [FILE]",
+     "writes the contents as a msgpack stream",
+     "To standard output if no FILE is named; a FILE that is there is not overwritten. With\n"
+     "--json an object a line, on standard output, for reading alone. src/store/FORMAT.md\n"
+     "documents the stream."},
+    {"import", dump_import, OPTION_JSON | OPTION_RENAME | OPTION_MAX_SIZE, false, 1, 2,
+     "DIR [FILE]", "merges an exported stream into a store, making it if missing",
+     "From standard input if no FILE is named. No router may have DIR open. A store of another\n"
+     "chunk size is refused."},
     {"watch", dump_watch, OPTION_JSON | OPTION_INTERVAL | OPTION_COUNT, false, 1, 1, "DIR",
      "the figures, again and again, until Ctrl-C",
      "On a terminal one screen; else, or with --json, a line each time."},
