@@ -481,6 +481,26 @@ static enum hashtrie_status adopt_for_writing(struct env *env, uint64_t chunk_si
     return env_status(mdb_txn_commit(txn));
 }
 
+/*
+ * LMDB writes to its table of readers through a map: where the device has no room for it, that is a
+ * SIGBUS instead of an error. So the room is taken before.
+ */
+static enum hashtrie_status take_room_for_lock(const char *directory)
+{
+    enum { LOCK_FILE_BYTES = 8192 }; /* What LMDB makes it for READERS_MAX. */
+    char path[ENV_PATH_BYTES_MAX];
+    if (!env_path(path, directory, "lock.mdb")) {
+        return HASHTRIE_EINVAL;
+    }
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, FILE_MODE);
+    if (fd < 0) {
+        return env_status(errno);
+    }
+    int code = fallocate(fd, 0, 0, LOCK_FILE_BYTES) == 0 ? 0 : errno;
+    (void)close(fd); /* Nothing was written through it. */
+    return code == EOPNOTSUPP ? HASHTRIE_OK : env_status(code);
+}
+
 enum hashtrie_status env_open(struct env *env, const char *directory, uint64_t map_bytes,
                               uint64_t chunk_size)
 {
@@ -489,7 +509,11 @@ enum hashtrie_status env_open(struct env *env, const char *directory, uint64_t m
     if (file_bytes > map_bytes) {
         map_bytes = file_bytes + DELETING_BYTES;
     }
-    enum hashtrie_status status = create(env, map_bytes);
+    enum hashtrie_status status = take_room_for_lock(directory);
+    if (status != HASHTRIE_OK) {
+        return status;
+    }
+    status = create(env, map_bytes);
     if (status == HASHTRIE_OK) {
         status = env_status(mdb_env_open(env->mdb, directory, MDB_NOTLS, FILE_MODE));
     }
