@@ -275,16 +275,22 @@ void *background_main(void *user)
     bool built = build_filter(store);
     snapshots_look(store);
     warm_up(store);
+    uint64_t next_ns = clock_monotonic_ns() + HOUSEKEEPING_S * CLOCK_NS_PER_S;
     while (!store_stopping(store)) {
-        wait_for(store, HOUSEKEEPING_S * CLOCK_NS_PER_S, &control->refilter);
+        wait_for(store, SLOW_MS * CLOCK_NS_PER_MS, &control->refilter);
+        store_tell_slow(store);
         CHECK(pthread_mutex_lock(&control->lock) == 0);
         bool wanted = control->refilter;
         control->refilter = false;
         CHECK(pthread_mutex_unlock(&control->lock) == 0);
-        if ((wanted || !built) && !store_stopping(store)) {
+        bool due = clock_monotonic_ns() >= next_ns;
+        if ((wanted || (due && !built)) && !store_stopping(store)) {
             built = build_filter(store) || built;
         }
-        keep_house(store);
+        if (due) {
+            keep_house(store);
+            next_ns = clock_monotonic_ns() + HOUSEKEEPING_S * CLOCK_NS_PER_S;
+        }
     }
     return NULL;
 }

@@ -184,6 +184,7 @@ struct hashtrie_store {    // NOLINT(clang-analyzer-optin.performance.Padding): 
     atomic_int state;   /* enum hashtrie_store_state; SLOW is kept apart. */
     atomic_int problem; /* enum hashtrie_status: why it is not up. */
     atomic_bool slow;
+    atomic_bool slow_told;               /* Since the last access in time. */
     atomic_uint_fast64_t write_start_ns; /* 0: not writing. */
     struct control control;
     struct counters counters;
@@ -255,6 +256,8 @@ __attribute__((format(printf, 3, 4))) void store_event(const struct hashtrie_sto
 enum hashtrie_store_state store_set_state(struct hashtrie_store *store,
                                           enum hashtrie_store_state state);
 enum hashtrie_store_state store_state(struct hashtrie_store *store); /* SLOW included. */
+/* An event when the store has become slow, also while the access hangs. */
+void store_tell_slow(struct hashtrie_store *store);
 /* Around what may hang on the disk: *start_ns is what store_state() watches. */
 void store_timing_begin(atomic_uint_fast64_t *start_ns);
 void store_timing_end(struct hashtrie_store *store, atomic_uint_fast64_t *start_ns);

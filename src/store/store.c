@@ -79,17 +79,26 @@ void store_timing_begin(atomic_uint_fast64_t *start_ns)
     counter_set(start_ns, clock_monotonic_ns());
 }
 
+void store_tell_slow(struct hashtrie_store *store)
+{
+    if (store_state(store) == HASHTRIE_STORE_SLOW &&
+        !atomic_exchange_explicit(&store->slow_told, true, memory_order_relaxed)) {
+        store_event(store, HASHTRIE_EVENT_WARNING,
+                    "the store's disk is slow: one access takes over %d ms; requests do not wait "
+                    "for it meanwhile",
+                    SLOW_MS);
+    }
+}
+
 void store_timing_end(struct hashtrie_store *store, atomic_uint_fast64_t *start_ns)
 {
     uint64_t took_ns = clock_monotonic_ns() - counter_get(start_ns);
     bool slow = took_ns > SLOW_MS * CLOCK_NS_PER_MS;
     counter_set(start_ns, 0);
-    bool was = atomic_exchange_explicit(&store->slow, slow, memory_order_relaxed);
-    if (slow && !was) {
-        store_event(store, HASHTRIE_EVENT_WARNING,
-                    "the store's disk is slow: one access took %" PRIu64
-                    " ms; requests do not wait for it meanwhile",
-                    took_ns / CLOCK_NS_PER_MS);
+    atomic_store_explicit(&store->slow, slow, memory_order_relaxed);
+    store_tell_slow(store);
+    if (store_state(store) != HASHTRIE_STORE_SLOW) { /* Others may hang still. */
+        atomic_store_explicit(&store->slow_told, false, memory_order_relaxed);
     }
 }
 
