@@ -230,7 +230,8 @@ def test_killed_routers_lose_nothing_that_a_checkpoint_covers(world):
     torture = Torture(world, world.engines(3, *FAST),
                       ["--max-memory", "4MiB", "--store-max-size", "64MiB", "--reload-timeout",
                        "10s"], 3000,
-                      {"HASHTRIE_EVICTION_THRESHOLD": "0.02", "HASHTRIE_TARGET_UTILIZATION": "0.01"})
+                      {"HASHTRIE_EVICTION_THRESHOLD": "0.02",
+                       "HASHTRIE_TARGET_UTILIZATION": "0.01"})
     for _ in range(KILLS * 3 // 4):
         torture.one_round(with_ledger=True)
     print(f"{torture.round} kills, {torture.covered} requests asked for, "
