@@ -45,16 +45,17 @@ void bench_fanout(struct bench *bench)
     bench_report(bench, "fanout", "fanout_max_us", "us", (double)smallest / 1e3, 1000);
 }
 
-/* ---- churn: every insert has to make room ---- */
+/* ---- churn: every insert has to make room; long prompts and short ones take turns ---- */
 
 void bench_churn(struct bench *bench)
 {
-    enum { CHUNKS_MAX = 512, SAMPLES_MAX = 1 << 22 };
+    enum { CHUNKS_MAX = 512, SHORT_MAX = 6, CHURN_PHASE = 400000, SAMPLES_MAX = 1 << 22 };
     double seconds = bench->long_run ? 60 : 10;
     struct random random = {.state = bench->seed};
+    uint64_t *samples = bench_alloc(SAMPLES_MAX * sizeof *samples);
+    uint64_t rss_before = bench_rss_anon_bytes();
     struct hashtrie *trie = bench_trie_new(bench, (size_t)64 << 20);
     bench_endpoints_add(trie, 4);
-    uint64_t *samples = bench_alloc(SAMPLES_MAX * sizeof *samples);
     size_t count = 0;
     size_t operations = 0;
     uint64_t hashes[CHUNKS_MAX];
@@ -62,7 +63,8 @@ void bench_churn(struct bench *bench)
     uint64_t end = clock_monotonic_ns() + (uint64_t)(seconds * 1e9);
     while (clock_monotonic_ns() < end) {
         struct hashtrie_key key = {.namespace_hash = NAMESPACE, .hashes = hashes};
-        key.count = 1 + random_below(&random, CHUNKS_MAX);
+        bool all_short = operations / CHURN_PHASE % 2 == 1;
+        key.count = 1 + random_below(&random, all_short ? SHORT_MAX : CHUNKS_MAX);
         for (size_t i = 0; i < key.count; i++) {
             hashes[i] = random_next(&random);
         }
@@ -76,6 +78,7 @@ void bench_churn(struct bench *bench)
             samples[count++] = ns;
         }
     }
+    double rss = (double)(bench_rss_anon_bytes() - rss_before) / (double)stats.bytes_budget;
     CHECK(count > 1000);
     qsort(samples, count, sizeof *samples, bench_compare_u64);
     double median = (double)samples[count / 2];
@@ -83,6 +86,7 @@ void bench_churn(struct bench *bench)
     bench_report(bench, "churn", "churn_median_us", "us", median / 1e3, 0);
     bench_report(bench, "churn", "churn_p999_us", "us", tail / 1e3, 0);
     bench_report(bench, "churn", "churn_p999_ratio", "", tail / median, 20);
+    bench_report(bench, "churn", "churn_rss_to_budget", "", rss, 1.0);
     bench_report(bench, "churn", "churn_max_us", "us", (double)samples[count - 1] / 1e3, 0);
     bench_free(samples);
     hashtrie_free(trie);

@@ -37,7 +37,8 @@ extern "C" {
 #define HASHTRIE_ENDPOINTS_MAX     65535U /* Known at one time. */
 #define HASHTRIE_ENDPOINT_TEXT_MAX 2048U  /* Bytes of a name, a model or a generation. */
 #define HASHTRIE_BUDGET_MIN        (UINT64_C(1) << 20)
-#define HASHTRIE_ENTRY_AGE_MAX_S   (21U * 24U * 3600U) /* Largest max_entry_age_s. */
+#define HASHTRIE_BUDGET_MAX        (UINT64_C(128) << 30) /* Nodes are named by 31 bits. */
+#define HASHTRIE_ENTRY_AGE_MAX_S   (21U * 24U * 3600U)   /* Largest max_entry_age_s. */
 
 struct hashtrie;
 
@@ -48,7 +49,9 @@ struct hashtrie;
 typedef uint16_t hashtrie_endpoint;
 
 struct hashtrie_options {
-    size_t budget_bytes;      /* At least HASHTRIE_BUDGET_MIN. Never exceeded, at any moment. */
+    size_t budget_bytes;      /* HASHTRIE_BUDGET_MIN .. _MAX. Never exceeded, at any moment, by
+                                 the memory that the trie takes from the system. Address space
+                                 for it is reserved at once, memory as it is needed. */
     double threshold;         /* Share of the budget from which on leaves are evicted. 0 < target <=
                                  threshold <= 1. */
     double target;            /* Share down to which eviction goes on over later calls. */
@@ -167,7 +170,8 @@ HASHTRIE_API bool hashtrie_evict_step(struct hashtrie *trie);
 /* ---- What it looks like ---- */
 
 struct hashtrie_stats {
-    uint64_t bytes_used; /* Exact: allocations as the allocator rounds them. */
+    uint64_t bytes_used; /* Exact. Memory once taken from the system is kept for what comes next
+                            and does not count while it holds nothing. */
     uint64_t bytes_budget;
     uint64_t node_count;  /* Namespaces included. */
     uint64_t chunk_count; /* In all runs. */

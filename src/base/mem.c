@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/check.h"
 
@@ -39,42 +40,46 @@ size_t mem_charge(size_t size)
     return bytes < MALLOC_BYTES_MIN ? MALLOC_BYTES_MIN : bytes;
 }
 
-/* Fault injection by countdown: true if this allocation has to fail. */
-static int fault_due(struct mem *mem)
+bool mem_fault_due(struct mem *mem)
 {
     if (mem->fail_after == UINT64_MAX) {
-        return 0;
+        return false;
     }
     if (mem->fail_after > 0) {
         mem->fail_after--;
-        return 0;
+        return false;
     }
     if (mem->fail_count == 0) {
-        return 0;
+        return false;
     }
     if (mem->fail_count != UINT64_MAX) {
         mem->fail_count--;
     }
-    return 1;
+    return true;
 }
 
-/* Books `bytes`; 0 if the limit or an injected fault forbids it. */
-static int reserve(struct mem *mem, size_t bytes)
+bool mem_book(struct mem *mem, size_t bytes)
 {
-    if (bytes > mem->bytes_limit || mem->bytes_used > mem->bytes_limit - bytes || fault_due(mem)) {
-        return 0;
+    if (bytes > mem->bytes_limit || mem->bytes_used > mem->bytes_limit - bytes) {
+        return false;
     }
     mem->bytes_used += bytes;
     if (mem->bytes_used > mem->bytes_peak) {
         mem->bytes_peak = mem->bytes_used;
     }
-    return 1;
+    return true;
 }
 
-static void unreserve(struct mem *mem, size_t bytes)
+void mem_unbook(struct mem *mem, size_t bytes)
 {
     CHECK(mem->bytes_used >= bytes);
     mem->bytes_used -= bytes;
+}
+
+/* False if the limit or an injected fault forbids it. */
+static bool reserve(struct mem *mem, size_t bytes)
+{
+    return !mem_fault_due(mem) && mem_book(mem, bytes);
 }
 
 void *mem_alloc(struct mem *mem, size_t size)
@@ -85,7 +90,7 @@ void *mem_alloc(struct mem *mem, size_t size)
     }
     void *pointer = malloc(size);
     if (pointer == NULL) {
-        unreserve(mem, mem_charge(size));
+        mem_unbook(mem, mem_charge(size));
     }
     return pointer;
 }
@@ -98,7 +103,7 @@ void *mem_alloc_zero(struct mem *mem, size_t size)
     }
     void *pointer = calloc(1, size);
     if (pointer == NULL) {
-        unreserve(mem, mem_charge(size));
+        mem_unbook(mem, mem_charge(size));
     }
     return pointer;
 }
@@ -117,12 +122,12 @@ void *mem_realloc(struct mem *mem, void *old, size_t old_size, size_t new_size)
     void *pointer = realloc(old, new_size);
     if (pointer == NULL) {
         if (new_charge > old_charge) {
-            unreserve(mem, new_charge - old_charge);
+            mem_unbook(mem, new_charge - old_charge);
         }
         return NULL;
     }
     if (new_charge < old_charge) {
-        unreserve(mem, old_charge - new_charge);
+        mem_unbook(mem, old_charge - new_charge);
     }
     return pointer;
 }
@@ -132,7 +137,7 @@ void mem_free(struct mem *mem, void *pointer, size_t size)
     if (pointer == NULL) {
         return;
     }
-    unreserve(mem, mem_charge(size));
+    mem_unbook(mem, mem_charge(size));
     free(pointer);
 }
 
@@ -146,27 +151,16 @@ char *mem_strndup(struct mem *mem, const char *text, size_t size)
     return copy;
 }
 
-void *mem_alloc_aligned(struct mem *mem, size_t size, size_t alignment)
+void *mem_map(size_t size)
 {
-    REQUIRE(size > 0 && size <= SIZE_MAX / 2);
-    REQUIRE(alignment >= sizeof(void *) && alignment <= PAGE_BYTES);
-    size_t charge = mem_charge(size + alignment);
-    if (!reserve(mem, charge)) {
-        return NULL;
-    }
-    void *pointer = NULL;
-    if (posix_memalign(&pointer, alignment, size) != 0) {
-        unreserve(mem, charge);
-        return NULL;
-    }
-    return pointer;
+    void *pointer = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return pointer == MAP_FAILED ? NULL : pointer;
 }
 
-void mem_free_aligned(struct mem *mem, void *pointer, size_t size, size_t alignment)
+void mem_unmap(void *pointer, size_t size)
 {
-    if (pointer == NULL) {
-        return;
+    if (pointer != NULL) {
+        CHECK(munmap(pointer, size) == 0);
     }
-    unreserve(mem, mem_charge(size + alignment));
-    free(pointer);
 }

@@ -9,6 +9,7 @@
 #ifndef HASHTRIE_BASE_MEM_H
 #define HASHTRIE_BASE_MEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -31,14 +32,23 @@ size_t mem_charge(size_t size);
 void *mem_alloc(struct mem *mem,
                 size_t size); /* NULL: over the limit or out of memory. size > 0. */
 void *mem_alloc_zero(struct mem *mem, size_t size);
-/* For cache lines: `alignment` is a power of two up to 4096. Freed by mem_free_aligned() with the
- * same two figures. */
-void *mem_alloc_aligned(struct mem *mem, size_t size, size_t alignment);
-void mem_free_aligned(struct mem *mem, void *pointer, size_t size, size_t alignment);
 void *mem_realloc(struct mem *mem, void *old, size_t old_size,
                   size_t new_size); /* NULL keeps `old`. */
 void mem_free(struct mem *mem, void *pointer,
               size_t size); /* NULL pointer: nothing, whatever the size. */
+
+/* ---- Memory of another kind, kept in the same account ---- */
+
+/* Address space of whole pages that take memory, zeroed, when first touched; NULL: none to be had.
+ * Charged by mem_book() as it is touched. */
+void *mem_map(size_t size);
+void mem_unmap(void *pointer, size_t size); /* NULL pointer: nothing. */
+/* Books `bytes` that come from elsewhere; false: over the limit. */
+bool mem_book(struct mem *mem, size_t bytes);
+void mem_unbook(struct mem *mem, size_t bytes);
+/* Fault injection: counts down as an allocation does; true: it has to fail. */
+bool mem_fault_due(struct mem *mem);
+
 char *mem_strndup(struct mem *mem, const char *text, size_t size); /* Takes size + 1 bytes. */
 
 #endif

@@ -5,8 +5,7 @@
 
 struct recount {
     size_t nodes;
-    size_t run_bytes;
-    size_t holder_bytes;
+    size_t cell_bytes; /* Of nodes, their runs and holders. */
     size_t dirty;
     size_t dirty_bytes;
     size_t in_batch;
@@ -43,9 +42,8 @@ static bool batch_points_back(const struct hashtrie *trie, uint32_t index, const
 static void count_node(const struct node *node, struct recount *sum)
 {
     sum->chunks += node->length;
-    sum->run_bytes +=
-        node->length > NODE_RUN_INLINE ? mem_charge(node->length * sizeof(uint32_t)) : 0;
-    sum->holder_bytes += holders_bytes(node);
+    sum->cell_bytes +=
+        CELL_BYTES + block_bytes(run_block_words(node->length)) + holders_bytes(node);
     sum->in_batch += node->batch_pos != NODE_BATCH_NONE;
     if (node_is_dirty(node)) {
         sum->dirty++;
@@ -53,9 +51,17 @@ static void count_node(const struct node *node, struct recount *sum)
     }
 }
 
+/* The run's last fingerprint; of a namespace: its own. */
+static uint32_t run_last(const struct hashtrie *trie, const struct node *node)
+{
+    uint32_t run[TRIE_RUN_LENGTH_MAX] = {node->run[0]};
+    run_read(&trie->cells, node, run);
+    return run[node->length > 0 ? node->length - 1 : 0];
+}
+
 static const char *check_node(const struct hashtrie *trie, uint32_t index, const struct node *node)
 {
-    const struct node *parent = slab_find(&trie->slab, node->parent);
+    const struct node *parent = cells_find_node(&trie->cells, node->parent);
     if (parent == NULL) {
         return "parent is a node";
     }
@@ -63,8 +69,8 @@ static const char *check_node(const struct hashtrie *trie, uint32_t index, const
         FACT(node->depth == node_depth_end(parent)),
         FACT((node->length == 0) == (node->parent == NODE_ROOT)),
         FACT(node->length <= TRIE_RUN_LENGTH_MAX),
-        FACT(node->length == 0 || (uint32_t)node->end == node_run(node)[node->length - 1]),
-        FACT(edges_find(&trie->edges, &trie->slab, node->parent, node_fp(node)) == index),
+        FACT(run_last(trie, node) == (uint32_t)node->end),
+        FACT(edges_find(&trie->edges, node->parent, node_fp(node)) == index),
         FACT(node->holder_count <= HASHTRIE_HOLDERS_MAX || node->holder_count == TRIE_HELD_BY_ALL),
         FACT(node->bucket <= trie->bucket),
         FACT(!node_is_dirty(node) || (trie->attached && node->length > 0)),
@@ -73,8 +79,8 @@ static const char *check_node(const struct hashtrie *trie, uint32_t index, const
 
 static const char *check_nodes(const struct hashtrie *trie, struct recount *sum)
 {
-    for (uint32_t index = 0; index < slab_index_end(&trie->slab); index++) {
-        const struct node *node = slab_find(&trie->slab, index);
+    for (uint32_t index = 0; index < trie->cells.count; index++) {
+        const struct node *node = cells_find_node(&trie->cells, index);
         if (node == NULL) {
             continue;
         }
@@ -86,7 +92,7 @@ static const char *check_nodes(const struct hashtrie *trie, struct recount *sum)
             return breach;
         }
     }
-    return FACTS(FACT(sum->nodes == trie->slab.node_count), FACT(sum->chunks == trie->chunk_count),
+    return FACTS(FACT(sum->nodes == trie->node_count), FACT(sum->chunks == trie->chunk_count),
                  FACT(sum->children == sum->nodes - 1),
                  FACT(trie->edges.edge_count == sum->nodes - 1));
 }
@@ -102,7 +108,7 @@ static const char *check_lru(const struct hashtrie *trie, const struct recount *
     const char *breach = NULL;
     seen[NODE_ROOT] = 1;
     for (uint32_t index = trie->lru_head; index != NODE_NONE && breach == NULL; met++) {
-        const struct node *node = slab_find(&trie->slab, index);
+        const struct node *node = cells_find_node(&trie->cells, index);
         if (node == NULL) {
             return "the LRU list holds nodes alone";
         }
@@ -113,8 +119,8 @@ static const char *check_lru(const struct hashtrie *trie, const struct recount *
         prev = index;
         index = node->lru_next;
     }
-    for (uint32_t index = 0; index < slab_index_end(&trie->slab) && breach == NULL; index++) {
-        const struct node *node = slab_find(&trie->slab, index);
+    for (uint32_t index = 0; index < trie->cells.count && breach == NULL; index++) {
+        const struct node *node = cells_find_node(&trie->cells, index);
         breach = FACTS(FACT(node == NULL || seen[index] == 1 + node->child_count));
     }
     return breach != NULL ? breach
@@ -136,7 +142,7 @@ static const char *check_dirty(const struct hashtrie *trie, const struct recount
     uint32_t prev = NODE_NONE;
     const char *breach = NULL;
     for (uint32_t index = trie->dirty_head; index != NODE_NONE && breach == NULL; met++) {
-        const struct node *node = slab_find(&trie->slab, index);
+        const struct node *node = cells_find_node(&trie->cells, index);
         if (node == NULL) {
             return "the dirty queue holds nodes alone";
         }
@@ -172,9 +178,11 @@ static size_t endpoint_bytes(const struct hashtrie *trie)
 
 static const char *check_bytes(const struct hashtrie *trie, const struct recount *sum)
 {
-    size_t bytes = mem_charge(sizeof *trie) + slab_bytes(&trie->slab) + edges_bytes(&trie->edges) +
-                   endpoint_bytes(trie) + sum->run_bytes + sum->holder_bytes;
-    return FACTS(FACT(bytes == trie->mem.bytes_used),
+    size_t cells = sum->cell_bytes + trie->edges.cell_count * CELL_BYTES;
+    size_t bytes = mem_charge(sizeof *trie) + cells_bytes(&trie->cells) +
+                   edges_bytes(&trie->edges) + endpoint_bytes(trie);
+    return FACTS(FACT(bytes == trie->mem.bytes_used), FACT(cells == cells_used_bytes(&trie->cells)),
+                 FACT(cells_recount_free(&trie->cells) == trie->cells.free_count),
                  FACT(trie->mem.bytes_peak <= trie->mem.bytes_limit));
 }
 
@@ -182,7 +190,7 @@ static const char *check_links(const struct hashtrie *trie, const struct recount
 {
     struct mem mem;
     mem_init(&mem, SIZE_MAX);
-    size_t size = slab_index_end(&trie->slab) * sizeof(uint32_t);
+    size_t size = (size_t)trie->cells.count * sizeof(uint32_t);
     uint32_t *seen = mem_alloc_zero(&mem, size);
     if (seen == NULL) {
         return "out of memory for the check itself";

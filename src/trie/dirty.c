@@ -5,8 +5,6 @@
  * upper half, or the store would hold a shortened run without its tail. So the upper half is queued
  * directly behind the lower one, and if the lower one is not queued, both go to the front.
  */
-#include <string.h>
-
 #include "trie/internal.h"
 
 size_t dirty_node_bytes(const struct node *node)
@@ -159,8 +157,8 @@ void trie_batch_fini(struct trie_batch *batch)
 }
 
 /* Copies run and live holders into the batch's bytes; false: no room. */
-static bool copy_record(const struct hashtrie *trie, const struct node *node,
-                        struct trie_batch *batch, struct trie_record *record)
+static bool copy_record(const struct hashtrie *trie, struct node *node, struct trie_batch *batch,
+                        struct trie_record *record)
 {
     size_t run_size = node->length * sizeof(uint32_t);
     size_t holders_max = node->holder_count == TRIE_HELD_BY_ALL ? 0 : node->holder_count;
@@ -169,7 +167,7 @@ static bool copy_record(const struct hashtrie *trie, const struct node *node,
         return false;
     }
     uint32_t *run = (void *)(batch->bytes + batch->bytes_used);
-    memcpy(run, node_run(node), run_size);
+    run_read(&trie->cells, node, run);
     struct trie_stored_holder *holders = (void *)(batch->bytes + batch->bytes_used + run_size);
     *record = (struct trie_record){.prefix = node_at(trie, node->parent)->end,
                                    .end = node->end,
@@ -294,13 +292,12 @@ void trie_follow(struct hashtrie *trie, uint32_t newest_bucket, uint32_t next_en
 
 bool trie_mark_unsaved(struct hashtrie *trie, uint32_t *cursor)
 {
-    enum { NODES_PER_CALL = 256 };
-    uint32_t end = slab_index_end(&trie->slab);
-    for (int i = 0; i < NODES_PER_CALL && *cursor < end; i++, (*cursor)++) {
-        struct node *node = slab_find(&trie->slab, *cursor);
+    enum { CELLS_PER_CALL = 1024 };
+    for (int i = 0; i < CELLS_PER_CALL && *cursor < trie->cells.count; i++, (*cursor)++) {
+        struct node *node = cells_find_node(&trie->cells, *cursor);
         if (node != NULL && node->length > 0) {
             dirty_mark(trie, *cursor, NODE_NEW | NODE_STRUCT | NODE_STATE);
         }
     }
-    return *cursor < end;
+    return *cursor < trie->cells.count;
 }

@@ -3,11 +3,11 @@
 #include "base/check.h"
 
 enum {
-    SEGMENT_BITS = 10,
-    SEGMENT_BUCKETS = 1 << SEGMENT_BITS, /* 4 KiB. */
-    SEGMENT_CAPACITY_FIRST = 8,
-    BUCKETS_MIN = 64,
+    CELL_BUCKETS = CELL_WORDS,
+    BUCKETS_MIN = 4 * CELL_BUCKETS,
     BUCKETS_GROWN_PER_INSERT = 2, /* Catches up after growth that failed. */
+    PAGE_BYTES = 4096,
+    ENTRIES_PER_PAGE = PAGE_BYTES / sizeof(uint32_t),
 };
 
 static uint64_t edge_hash(const struct edges *edges, uint32_t parent, uint32_t fp)
@@ -29,20 +29,20 @@ static size_t bucket_number(const struct edges *edges, uint32_t parent, uint32_t
 
 static uint32_t *bucket_head(const struct edges *edges, size_t number)
 {
-    return &edges->segments[number >> SEGMENT_BITS][number & (SEGMENT_BUCKETS - 1)];
+    uint32_t cell = edges->directory[number / CELL_BUCKETS];
+    return &edges->cells->base[cell].words[number % CELL_BUCKETS];
 }
 
-uint32_t edges_bucket(const struct edges *edges, uint32_t parent, uint32_t fp)
+static struct node *node_of(const struct edges *edges, uint32_t index)
 {
-    return *bucket_head(edges, bucket_number(edges, parent, fp));
+    return &edges->cells->base[index].node;
 }
 
-uint32_t edges_find(const struct edges *edges, const struct slab *slab, uint32_t parent,
-                    uint32_t fp)
+uint32_t edges_find(const struct edges *edges, uint32_t parent, uint32_t fp)
 {
-    uint32_t index = edges_bucket(edges, parent, fp);
+    uint32_t index = *bucket_head(edges, bucket_number(edges, parent, fp));
     while (index != NODE_NONE) {
-        const struct node *node = slab_node(slab, index);
+        const struct node *node = node_of(edges, index);
         if (node->parent == parent && node_fp(node) == fp) {
             break;
         }
@@ -51,62 +51,70 @@ uint32_t edges_find(const struct edges *edges, const struct slab *slab, uint32_t
     return index;
 }
 
-static bool segment_add(struct edges *edges, struct mem *mem)
+/* Room for sixteen more buckets. */
+static bool cell_add(struct edges *edges, struct mem *mem)
 {
-    if (edges->segment_count == edges->segment_capacity) {
-        size_t old = edges->segment_capacity;
-        size_t capacity = old == 0 ? SEGMENT_CAPACITY_FIRST : old * 2;
-        uint32_t **segments =
-            mem_realloc(mem, edges->segments, old * sizeof *segments, capacity * sizeof *segments);
-        if (segments == NULL) {
+    if (edges->cell_count == edges->directory_max) {
+        return false;
+    }
+    if (edges->cell_count == edges->page_count * ENTRIES_PER_PAGE) {
+        if (!mem_book(mem, PAGE_BYTES)) {
             return false;
         }
-        edges->segments = segments;
-        edges->segment_capacity = capacity;
+        edges->page_count++;
     }
-    uint32_t *segment = mem_alloc(mem, SEGMENT_BUCKETS * sizeof *segment);
-    if (segment == NULL) {
+    uint32_t cell = cells_take(edges->cells, mem);
+    if (cell == NODE_NONE) {
         return false;
     }
-    for (size_t i = 0; i < SEGMENT_BUCKETS; i++) {
-        segment[i] = NODE_NONE;
+    for (size_t i = 0; i < CELL_BUCKETS; i++) {
+        edges->cells->base[cell].words[i] = NODE_NONE;
     }
-    edges->segments[edges->segment_count++] = segment;
+    edges->directory[edges->cell_count++] = cell;
     return true;
 }
 
-static void segment_drop_last(struct edges *edges, struct mem *mem)
+static void cell_drop_last(struct edges *edges)
 {
-    edges->segment_count--;
-    mem_free(mem, edges->segments[edges->segment_count], SEGMENT_BUCKETS * sizeof(uint32_t));
+    edges->cell_count--;
+    cells_give(edges->cells, edges->directory[edges->cell_count]);
 }
 
-bool edges_init(struct edges *edges, struct mem *mem, uint64_t seed)
+bool edges_init(struct edges *edges, struct cells *cells, struct mem *mem, uint64_t seed)
 {
-    *edges = (struct edges){.seed = seed, .bucket_count = BUCKETS_MIN, .base = BUCKETS_MIN};
-    if (!segment_add(edges, mem)) {
+    size_t directory_max = cells->count_max / CELL_BUCKETS + BUCKETS_MIN / CELL_BUCKETS;
+    *edges = (struct edges){.cells = cells,
+                            .directory = mem_map(directory_max * sizeof(uint32_t)),
+                            .directory_max = directory_max,
+                            .seed = seed,
+                            .bucket_count = BUCKETS_MIN,
+                            .base = BUCKETS_MIN};
+    bool added = edges->directory != NULL;
+    while (added && edges->cell_count < BUCKETS_MIN / CELL_BUCKETS) {
+        added = cell_add(edges, mem);
+    }
+    if (!added) {
         edges_fini(edges, mem);
-        return false;
     }
-    return true;
+    return added;
 }
 
 void edges_fini(struct edges *edges, struct mem *mem)
 {
     REQUIRE(edges->edge_count == 0);
-    while (edges->segment_count > 0) {
-        segment_drop_last(edges, mem);
+    while (edges->cell_count > 0) {
+        cell_drop_last(edges);
     }
-    mem_free(mem, edges->segments, edges->segment_capacity * sizeof *edges->segments);
-    edges->segments = NULL;
-    edges->segment_capacity = 0;
+    mem_unbook(mem, edges_bytes(edges));
+    mem_unmap(edges->directory, edges->directory_max * sizeof *edges->directory);
+    edges->directory = NULL;
 }
 
 /* Adds one bucket and moves to it what belongs there from the one it was split off. */
-static bool bucket_add(struct edges *edges, const struct slab *slab, struct mem *mem)
+static bool bucket_add(struct edges *edges, struct mem *mem)
 {
     size_t added = edges->bucket_count;
-    if (added >> SEGMENT_BITS >= edges->segment_count && !segment_add(edges, mem)) {
+    if (added / CELL_BUCKETS >= edges->cell_count && !cell_add(edges, mem)) {
         return false;
     }
     uint32_t *from = bucket_head(edges, added - edges->base);
@@ -115,7 +123,7 @@ static bool bucket_add(struct edges *edges, const struct slab *slab, struct mem 
     edges->bucket_count++;
     while (*from != NODE_NONE) {
         uint32_t index = *from;
-        struct node *node = slab_node(slab, index);
+        struct node *node = node_of(edges, index);
         if (bucket_number(edges, node->parent, node_fp(node)) == added) {
             *from = node->edge_next;
             node->edge_next = *to;
@@ -131,7 +139,7 @@ static bool bucket_add(struct edges *edges, const struct slab *slab, struct mem 
 }
 
 /* Takes the last bucket away; its chain goes back to where it was split from. */
-static void bucket_drop(struct edges *edges, const struct slab *slab, struct mem *mem)
+static void bucket_drop(struct edges *edges)
 {
     if (edges->bucket_count == edges->base) {
         edges->base /= 2;
@@ -140,46 +148,45 @@ static void bucket_drop(struct edges *edges, const struct slab *slab, struct mem
     uint32_t *from = bucket_head(edges, dropped);
     uint32_t *to = bucket_head(edges, dropped - edges->base);
     while (*to != NODE_NONE) {
-        to = &slab_node(slab, *to)->edge_next;
+        to = &node_of(edges, *to)->edge_next;
     }
     *to = *from;
     *from = NODE_NONE;
-    if ((dropped & (SEGMENT_BUCKETS - 1)) == 0) {
-        segment_drop_last(edges, mem);
+    if (dropped % CELL_BUCKETS == 0) {
+        cell_drop_last(edges);
     }
 }
 
-void edges_insert(struct edges *edges, const struct slab *slab, struct mem *mem, uint32_t index)
+void edges_insert(struct edges *edges, struct mem *mem, uint32_t index)
 {
-    struct node *node = slab_node(slab, index);
+    struct node *node = node_of(edges, index);
     uint32_t *head = bucket_head(edges, bucket_number(edges, node->parent, node_fp(node)));
     node->edge_next = *head;
     *head = index;
     edges->edge_count++;
     for (int i = 0; i < BUCKETS_GROWN_PER_INSERT && edges->edge_count > edges->bucket_count; i++) {
-        if (!bucket_add(edges, slab, mem)) {
+        if (!bucket_add(edges, mem)) {
             break;
         }
     }
 }
 
-void edges_remove(struct edges *edges, const struct slab *slab, struct mem *mem, uint32_t index)
+void edges_remove(struct edges *edges, uint32_t index)
 {
-    struct node *node = slab_node(slab, index);
+    struct node *node = node_of(edges, index);
     uint32_t *link = bucket_head(edges, bucket_number(edges, node->parent, node_fp(node)));
     while (*link != index) {
         CHECK(*link != NODE_NONE);
-        link = &slab_node(slab, *link)->edge_next;
+        link = &node_of(edges, *link)->edge_next;
     }
     *link = node->edge_next;
     edges->edge_count--;
     if (edges->bucket_count > BUCKETS_MIN && edges->edge_count < edges->bucket_count / 2) {
-        bucket_drop(edges, slab, mem);
+        bucket_drop(edges);
     }
 }
 
 size_t edges_bytes(const struct edges *edges)
 {
-    return mem_charge(edges->segment_capacity * sizeof *edges->segments) +
-           edges->segment_count * mem_charge(SEGMENT_BUCKETS * sizeof(uint32_t));
+    return edges->page_count * PAGE_BYTES;
 }

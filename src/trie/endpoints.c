@@ -73,7 +73,7 @@ static void text_free(struct hashtrie *trie, char *text)
 static char *text_copy(struct hashtrie *trie, const char *text)
 {
     size_t size = strlen(text) + 1;
-    char *copy = evict_alloc(trie, size);
+    char *copy = mem_alloc(&trie->mem, size);
     if (copy != NULL) {
         memcpy(copy, text, size);
     }
@@ -89,8 +89,8 @@ static bool slots_grow(struct hashtrie *trie)
 {
     size_t old = trie->endpoint_capacity;
     size_t capacity = old == 0 ? ENDPOINT_CAPACITY_FIRST : old * 2;
-    struct endpoint *endpoints = evict_alloc(trie, capacity * sizeof *endpoints);
-    struct endpoint_id *ids = evict_alloc(trie, capacity * sizeof *ids);
+    struct endpoint *endpoints = mem_alloc(&trie->mem, capacity * sizeof *endpoints);
+    struct endpoint_id *ids = mem_alloc(&trie->mem, capacity * sizeof *ids);
     if (endpoints == NULL || ids == NULL) {
         mem_free(&trie->mem, endpoints, capacity * sizeof *endpoints);
         mem_free(&trie->mem, ids, capacity * sizeof *ids);

@@ -5,10 +5,9 @@
  */
 #include "trie/internal.h"
 
-/* Bytes in use less the free places of the slab, which the next nodes take. */
-static size_t bytes_held(const struct hashtrie *trie)
+size_t evict_bytes_held(const struct hashtrie *trie)
 {
-    return trie->mem.bytes_used - trie->slab.free_count * sizeof(struct node);
+    return trie->mem.bytes_used - cells_spare_bytes(&trie->cells);
 }
 
 static bool is_unsaved(const struct node *node)
@@ -57,37 +56,33 @@ static bool evict_one(struct hashtrie *trie, bool forced)
     return true;
 }
 
-void *evict_alloc(struct hashtrie *trie, size_t size)
+uint32_t evict_take_cell(struct hashtrie *trie, int *evictions)
 {
-    for (int i = 0; i <= EVICT_FORCED_NODES; i++) {
-        void *pointer = mem_alloc(&trie->mem, size);
-        size_t charge = mem_charge(size);
-        bool over_budget =
-            charge > trie->mem.bytes_limit || trie->mem.bytes_used > trie->mem.bytes_limit - charge;
-        if (pointer != NULL || !over_budget || !evict_one(trie, true)) {
-            return pointer;
-        }
-    }
-    return NULL;
-}
-
-uint32_t evict_alloc_node(struct hashtrie *trie)
-{
-    uint32_t index = slab_alloc(&trie->slab, &trie->mem);
-    if (index == NODE_NONE && evict_one(trie, true)) {
-        index =
-            slab_alloc(&trie->slab, &trie->mem); /* Takes the place that has just become free. */
+    uint32_t index = cells_take(&trie->cells, &trie->mem);
+    while (index == NODE_NONE && *evictions > 0 && evict_one(trie, true)) {
+        (*evictions)--;
+        index = cells_take(&trie->cells, &trie->mem);
     }
     return index;
 }
 
+uint32_t evict_take_half(struct hashtrie *trie, int *evictions)
+{
+    uint32_t half = cells_take_half(&trie->cells, &trie->mem);
+    while (half == NODE_NONE && *evictions > 0 && evict_one(trie, true)) {
+        (*evictions)--;
+        half = cells_take_half(&trie->cells, &trie->mem);
+    }
+    return half;
+}
+
 void evict_slice(struct hashtrie *trie)
 {
-    if (bytes_held(trie) > trie->threshold_bytes) {
+    if (evict_bytes_held(trie) > trie->threshold_bytes) {
         trie->evicting = true;
     }
     for (int i = 0; i < EVICT_SLICE_NODES && trie->evicting; i++) {
-        if (bytes_held(trie) <= trie->target_bytes) {
+        if (evict_bytes_held(trie) <= trie->target_bytes) {
             trie->evicting = false;
         } else if (!evict_one(trie, false)) {
             break;

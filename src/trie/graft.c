@@ -43,7 +43,7 @@ enum hashtrie_status trie_graft(struct hashtrie *trie, const struct hashtrie_key
     struct node_spec spec = {.parent = trie->pinned,
                              .end = record->end,
                              .length = record->length,
-                             .fingerprints = record->run};
+                             .run = {.fps = record->run}};
     uint32_t index = nodes_add(trie, &spec);
     if (index == NODE_NONE) {
         trie->pinned = NODE_NONE;
@@ -61,17 +61,6 @@ enum hashtrie_status trie_graft(struct hashtrie *trie, const struct hashtrie_key
 }
 
 /* ---- Conflict: N, the hot node, and E, the stored record, have one key ---- */
-
-static uint32_t shared_length(const struct node *node, const struct trie_record *found)
-{
-    uint32_t length = node->length < found->length ? node->length : found->length;
-    const uint32_t *run = node_run(node);
-    uint32_t i = 0;
-    while (i < length && run[i] == found->run[i]) {
-        i++;
-    }
-    return i;
-}
 
 /* N stays as it is, E's holders or not; it is written in full over E. */
 static void overwrite(struct hashtrie *trie, uint32_t index)
@@ -104,11 +93,11 @@ static void merge_longer(struct hashtrie *trie, uint32_t index, const struct tri
     bool failed = false;
     (void)holders_load(trie, node, found, &failed);
     overwrite(trie, index);
-    bool taken = edges_find(&trie->edges, &trie->slab, index, found->run[length]) != NODE_NONE;
+    bool taken = edges_find(&trie->edges, index, found->run[length]) != NODE_NONE;
     struct node_spec spec = {.parent = index,
                              .end = found->end,
                              .length = found->length - length,
-                             .fingerprints = found->run + length};
+                             .run = {.fps = found->run + length}};
     uint32_t rest = taken ? NODE_NONE : nodes_add(trie, &spec);
     if (rest == NODE_NONE) {
         trie->conflict_count++;
@@ -126,7 +115,9 @@ void graft_conflict(struct hashtrie *trie, uint32_t index, const struct trie_rec
     REQUIRE(found != NULL && found->length > 0 && found->length <= TRIE_RUN_LENGTH_MAX);
     trie->pinned = index;
     struct node *node = node_at(trie, index);
-    uint32_t shared = shared_length(node, found);
+    uint32_t length = node->length < found->length ? node->length : found->length;
+    uint32_t shared =
+        run_common(&trie->cells, node, (struct run_source){.fps = found->run}, length);
     bool failed = false;
     if (shared == node->length && shared == found->length && node->end == found->end) {
         (void)holders_load(trie, node, found, &failed);

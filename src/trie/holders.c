@@ -1,8 +1,8 @@
 /*
- * Holders of a node: a small unsorted array, inline for one. An entry is dead when its endpoint has
- * gone or restarted (odometer below the fence), when the engine must have evicted the prefix
- * (odometer), or when it is too old. Dead entries are pruned when room is needed and left out when
- * stored.
+ * Holders of a node, in no order: one lies in the node, more in a block. An entry is dead when its
+ * endpoint has gone or restarted (odometer below the fence), when the engine must have evicted the
+ * prefix (odometer), or when it is too old. Dead entries are pruned when room is needed and left
+ * out when stored.
  */
 #include <string.h>
 
@@ -11,7 +11,7 @@
 enum {
     MINUTE_BUCKETS = 60 / TRIE_BUCKET_SECONDS,
     SECONDS_PER_MINUTE = 60,
-    CAPACITY_FIRST = 2,
+    HOLDER_WORDS = sizeof(struct holder) / 4,
 };
 
 uint32_t clock_minute(const struct hashtrie *trie)
@@ -33,52 +33,83 @@ bool holder_is_live(const struct hashtrie *trie, const struct holder *holder)
     return trie->max_age_minutes == 0 || age <= trie->max_age_minutes;
 }
 
-/* Entries that an array for `count` of them takes. */
-static uint32_t capacity_for(uint32_t count)
+/* Words of the block for `count` entries; one lies in the node. */
+static uint32_t block_words(uint32_t count)
 {
-    uint32_t capacity = CAPACITY_FIRST;
-    while (capacity < count) {
-        capacity *= 2;
-    }
-    return capacity;
+    return count > 1 && count != TRIE_HELD_BY_ALL ? count * HOLDER_WORDS : 0;
 }
 
-static bool has_array(const struct node *node)
+/* One more than `count` entries lie where `count` do. */
+static bool one_more_fits(uint32_t count)
 {
-    return node->holder_count > 1 && node->holder_count != TRIE_HELD_BY_ALL;
+    return count == 0 ||
+           (count > 1 && block_bytes(block_words(count)) == block_bytes(block_words(count + 1)));
 }
 
 size_t holders_bytes(const struct node *node)
 {
-    return has_array(node) ? mem_charge(capacity_for(node->holder_count) * sizeof(struct holder))
-                           : 0;
+    return block_bytes(block_words(node->holder_count));
 }
 
-static struct holder *entries(struct node *node)
+static void find_holders(struct holder_piece *piece)
 {
-    return node->holder_count <= 1 ? &node->holders.one : node->holders.many;
+    piece->at = (void *)piece->words.words;
+    piece->count = piece->words.count / HOLDER_WORDS;
 }
 
-const struct holder *holders_find(const struct node *node, hashtrie_endpoint endpoint)
+struct holder_piece holders_first(const struct hashtrie *trie, struct node *node)
 {
-    if (node->holder_count == TRIE_HELD_BY_ALL) {
-        return NULL;
+    uint32_t count = node->holder_count;
+    if (count == TRIE_HELD_BY_ALL) {
+        return (struct holder_piece){.count = 0};
     }
-    const struct holder *holders = node_holders(node);
-    for (uint32_t i = 0; i < node->holder_count; i++) {
-        if (holders[i].endpoint == endpoint) {
-            return &holders[i];
+    if (count <= 1) {
+        return (struct holder_piece){.at = &node->holders.one, .count = count};
+    }
+    struct holder_piece piece = {
+        .words = block_first(&trie->cells, node->holders.block, block_words(count))};
+    find_holders(&piece);
+    return piece;
+}
+
+void holders_next(const struct hashtrie *trie, struct holder_piece *piece)
+{
+    block_next(&trie->cells, &piece->words);
+    find_holders(piece);
+}
+
+struct holder *holders_find(const struct hashtrie *trie, struct node *node,
+                            hashtrie_endpoint endpoint)
+{
+    struct holder_piece piece = holders_first(trie, node);
+    for (; piece.count > 0; holders_next(trie, &piece)) {
+        for (uint32_t i = 0; i < piece.count; i++) {
+            if (piece.at[i].endpoint == endpoint) {
+                return &piece.at[i];
+            }
         }
     }
     return NULL;
 }
 
+/* Copies the live ones to `to`, which has room for HASHTRIE_HOLDERS_MAX. */
+static uint32_t copy_live(const struct hashtrie *trie, struct node *node, struct holder *to)
+{
+    uint32_t count = 0;
+    struct holder_piece piece = holders_first(trie, node);
+    for (; piece.count > 0; holders_next(trie, &piece)) {
+        for (uint32_t i = 0; i < piece.count; i++) {
+            if (holder_is_live(trie, &piece.at[i])) {
+                to[count++] = piece.at[i];
+            }
+        }
+    }
+    return count;
+}
+
 void holders_free(struct hashtrie *trie, struct node *node)
 {
-    if (has_array(node)) {
-        mem_free(&trie->mem, node->holders.many,
-                 capacity_for(node->holder_count) * sizeof(struct holder));
-    }
+    block_give(&trie->cells, node->holders.block, block_words(node->holder_count));
     node->holder_count = 0;
 }
 
@@ -88,68 +119,67 @@ void holders_set_all(struct hashtrie *trie, struct node *node)
     node->holder_count = TRIE_HELD_BY_ALL;
 }
 
-/* Takes `count` entries as the node's own. False: no memory, nothing changed. `from` must not be
- * the node's array. */
-static bool replace(struct hashtrie *trie, struct node *node, const struct holder *from,
+/* Puts `count` entries into the node and its block, which has room. */
+static void write_entries(const struct hashtrie *trie, struct node *node,
+                          const struct holder *entries, uint32_t count)
+{
+    node_set_holder_count(node, count);
+    struct holder_piece piece = holders_first(trie, node);
+    for (; piece.count > 0; holders_next(trie, &piece)) {
+        memcpy(piece.at, entries, piece.count * sizeof *entries);
+        entries += piece.count;
+    }
+}
+
+/* Takes `count` entries as the node's own. False: no room, nothing changed. */
+static bool replace(struct hashtrie *trie, struct node *node, const struct holder *entries,
                     uint32_t count)
 {
-    struct holder *array = NULL;
-    if (count > 1) {
-        size_t size = capacity_for(count) * sizeof *array;
-        array = evict_alloc(trie, size);
-        if (array == NULL) {
-            return false;
-        }
-        memcpy(array, from, count * sizeof *array);
+    uint32_t block = NODE_NONE;
+    if (!block_take(trie, block_words(count), &block)) {
+        return false;
     }
     holders_free(trie, node);
     if (count > 1) {
-        node->holders.many = array;
-    } else if (count == 1) {
-        node->holders.one = from[0];
+        node->holders.block = block;
     }
-    node_set_holder_count(node, count);
+    write_entries(trie, node, entries, count);
     return true;
 }
 
-bool holders_copy(struct hashtrie *trie, struct node *to, const struct node *from)
+bool holders_copy(struct hashtrie *trie, struct node *to, struct node *from)
 {
     REQUIRE(to->holder_count == 0);
     if (from->holder_count == TRIE_HELD_BY_ALL) {
         to->holder_count = TRIE_HELD_BY_ALL;
         return true;
     }
-    return replace(trie, to, node_holders(from), from->holder_count);
+    struct holder live[HASHTRIE_HOLDERS_MAX];
+    return replace(trie, to, live, copy_live(trie, from, live));
 }
 
 /* Adds an entry for an endpoint that has none: dead ones make room; past the maximum all count as
  * holders. */
 static bool add(struct hashtrie *trie, struct node *node, struct holder holder)
 {
-    if (node->holder_count == 0) {
-        node->holders.one = holder;
-        node->holder_count = 1;
-        return true;
-    }
-    if (has_array(node) && node->holder_count < capacity_for(node->holder_count)) {
-        node->holders.many[node->holder_count] = holder;
-        node_set_holder_count(node, node->holder_count + 1);
-        return true;
-    }
-    struct holder live[HASHTRIE_HOLDERS_MAX + 1];
-    uint32_t count = 0;
-    const struct holder *old = node_holders(node);
-    for (uint32_t i = 0; i < node->holder_count; i++) {
-        if (holder_is_live(trie, &old[i])) {
-            live[count++] = old[i];
+    uint32_t count = node->holder_count;
+    if (count == HASHTRIE_HOLDERS_MAX || !one_more_fits(count)) {
+        struct holder live[HASHTRIE_HOLDERS_MAX + 1];
+        count = copy_live(trie, node, live);
+        live[count++] = holder;
+        if (count > HASHTRIE_HOLDERS_MAX) {
+            holders_set_all(trie, node);
+            return true;
         }
+        return replace(trie, node, live, count);
     }
-    live[count++] = holder;
-    if (count > HASHTRIE_HOLDERS_MAX) {
-        holders_set_all(trie, node);
-        return true;
+    node_set_holder_count(node, count + 1);
+    struct holder_piece piece = holders_first(trie, node);
+    while (piece.words.left > 0) {
+        holders_next(trie, &piece);
     }
-    return replace(trie, node, live, count);
+    piece.at[piece.count - 1] = holder;
+    return true;
 }
 
 /* The odometer moved by enough to be worth a write of the node's state. */
@@ -169,16 +199,14 @@ int holders_touch(struct hashtrie *trie, struct node *node, hashtrie_endpoint en
     struct holder now = {.endpoint = endpoint,
                          .age_minute = (uint16_t)clock_minute(trie),
                          .odometer_kib = endpoint_odometer_kib(&trie->endpoints[endpoint])};
-    struct holder *holders = entries(node);
-    for (uint32_t i = 0; i < node->holder_count; i++) {
-        if (holders[i].endpoint == endpoint) {
-            changed = changed || !holder_is_live(trie, &holders[i]) ||
-                      odometer_moved(trie, &holders[i], now.odometer_kib);
-            holders[i] = now;
-            return changed ? NODE_STATE : 0;
-        }
+    struct holder *known = holders_find(trie, node, endpoint);
+    if (known == NULL) {
+        return add(trie, node, now) ? NODE_STATE : -1;
     }
-    return add(trie, node, now) ? NODE_STATE : -1;
+    changed =
+        changed || !holder_is_live(trie, known) || odometer_moved(trie, known, now.odometer_kib);
+    *known = now;
+    return changed ? NODE_STATE : 0;
 }
 
 bool holders_join(struct hashtrie *trie, struct node *node, struct holder holder)
@@ -186,19 +214,17 @@ bool holders_join(struct hashtrie *trie, struct node *node, struct holder holder
     if (node->holder_count == TRIE_HELD_BY_ALL) {
         return true;
     }
-    struct holder *holders = entries(node);
-    for (uint32_t i = 0; i < node->holder_count; i++) {
-        if (holders[i].endpoint == holder.endpoint) {
-            if ((int32_t)(holder.odometer_kib - holders[i].odometer_kib) > 0) {
-                holders[i].odometer_kib = holder.odometer_kib;
-            }
-            if ((int16_t)(uint16_t)(holder.age_minute - holders[i].age_minute) > 0) {
-                holders[i].age_minute = holder.age_minute;
-            }
-            return true;
-        }
+    struct holder *known = holders_find(trie, node, holder.endpoint);
+    if (known == NULL) {
+        return add(trie, node, holder);
     }
-    return add(trie, node, holder);
+    if ((int32_t)(holder.odometer_kib - known->odometer_kib) > 0) {
+        known->odometer_kib = holder.odometer_kib;
+    }
+    if ((int16_t)(uint16_t)(holder.age_minute - known->age_minute) > 0) {
+        known->age_minute = holder.age_minute;
+    }
+    return true;
 }
 
 /* Unix seconds of an entry's last use: the latest time not after the node's own that has these low
@@ -210,19 +236,16 @@ static uint32_t last_used_s(const struct node *node, const struct holder *holder
     return (back > newest ? 0 : newest - back) * SECONDS_PER_MINUTE;
 }
 
-size_t holders_store(const struct hashtrie *trie, const struct node *node,
-                     struct trie_stored_holder *to)
+size_t holders_store(const struct hashtrie *trie, struct node *node, struct trie_stored_holder *to)
 {
-    size_t count = 0;
-    const struct holder *holders = node_holders(node);
-    for (uint32_t i = 0; i < node->holder_count; i++) {
-        const struct endpoint *endpoint = &trie->endpoints[holders[i].endpoint];
-        if (holder_is_live(trie, &holders[i])) {
-            to[count++] = (struct trie_stored_holder){.id = endpoint->id,
-                                                      .last_used_s = last_used_s(node, &holders[i]),
-                                                      .odometer_kib = holders[i].odometer_kib +
-                                                                      endpoint->stored_ahead};
-        }
+    struct holder live[HASHTRIE_HOLDERS_MAX];
+    uint32_t count = copy_live(trie, node, live);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct endpoint *endpoint = &trie->endpoints[live[i].endpoint];
+        to[i] = (struct trie_stored_holder){.id = endpoint->id,
+                                            .last_used_s = last_used_s(node, &live[i]),
+                                            .odometer_kib =
+                                                live[i].odometer_kib + endpoint->stored_ahead};
     }
     return count;
 }

@@ -12,7 +12,7 @@ static bool add_rest(struct hashtrie *trie, const struct hashtrie_key *key, size
         struct node_spec spec = {.parent = trie->pinned,
                                  .end = key->hashes[from + length - 1],
                                  .length = (uint32_t)length,
-                                 .hashes = key->hashes + from};
+                                 .run = {.hashes = key->hashes + from}};
         uint32_t index = nodes_add(trie, &spec);
         if (index == NODE_NONE) {
             return false;
@@ -29,11 +29,11 @@ static bool add_rest(struct hashtrie *trie, const struct hashtrie_key *key, size
 static bool ends_inside_own(const struct hashtrie *trie, const struct walk *walk,
                             const struct hashtrie_key *key, hashtrie_endpoint endpoint)
 {
-    const struct node *node = node_at(trie, walk->node);
+    struct node *node = node_at(trie, walk->node);
     if (walk->matched < key->count) {
         return false;
     }
-    const struct holder *holder = holders_find(node, endpoint);
+    const struct holder *holder = holders_find(trie, node, endpoint);
     return node->holder_count == TRIE_HELD_BY_ALL ||
            (holder != NULL && holder_is_live(trie, holder));
 }
@@ -70,8 +70,8 @@ static size_t held_length(const struct hashtrie *trie, const struct hashtrie_key
 {
     for (uint32_t index = trie->pinned; index != NODE_NONE && index != NODE_ROOT;
          index = node_at(trie, index)->parent) {
-        const struct node *node = node_at(trie, index);
-        const struct holder *holder = holders_find(node, endpoint);
+        struct node *node = node_at(trie, index);
+        const struct holder *holder = holders_find(trie, node, endpoint);
         if (node->holder_count == TRIE_HELD_BY_ALL ||
             (holder != NULL && holder_is_live(trie, holder))) {
             size_t end = node_depth_end(node);

@@ -7,15 +7,16 @@
 
 #include "base/check.h"
 #include "base/mem.h"
+#include "trie/cells.h"
 #include "trie/edges.h"
 #include "trie/node.h"
-#include "trie/slab.h"
+#include "trie/run.h"
 
 enum {
     EVICT_SCAN_MAX =
         32, /* Dirty leaves passed over before something is dropped or the search ends. */
     EVICT_SLICE_NODES = 32,    /* Evicted by one call on the way down to the target. */
-    EVICT_FORCED_NODES = 1024, /* Evicted by one insert at the hard budget. */
+    EVICT_FORCED_NODES = 1024, /* Evicted for one block or node at the hard budget. */
     ODOMETER_STATE_PARTS =
         32, /* A holder's odometer is rewritten when it moved by 1/32 of the capacity. */
 };
@@ -35,7 +36,7 @@ struct endpoint {
 struct hashtrie {
     struct mem mem; /* Its limit is the budget: no allocation passes it. */
     pthread_mutex_t lock;
-    struct slab slab;
+    struct cells cells;
     struct edges edges;
     size_t chunk_size;
     size_t threshold_bytes;
@@ -67,6 +68,7 @@ struct hashtrie {
     uint32_t next_endpoint_id;
     uint32_t match_number;
 
+    size_t node_count; /* The root included. */
     uint64_t chunk_count;
     uint64_t evicted_count;
     uint64_t spilled_count;
@@ -84,7 +86,7 @@ struct endpoint_id {
 
 static inline struct node *node_at(const struct hashtrie *trie, uint32_t index)
 {
-    return slab_node(&trie->slab, index);
+    return &trie->cells.base[index].node;
 }
 
 /* ---- trie.c ---- */
@@ -116,14 +118,12 @@ static inline uint64_t key_hash_before(const struct hashtrie_key *key, size_t co
  * fingerprint. */
 uint32_t nodes_add_namespace(struct hashtrie *trie, uint64_t namespace_hash);
 
-/* What a new node gets. The run is copied from `fingerprints`, or if that is NULL from the low
- * halves of `hashes`. */
+/* What a new node gets. */
 struct node_spec {
     uint32_t parent;
     uint64_t end;
     uint32_t length;
-    const uint32_t *fingerprints;
-    const uint64_t *hashes;
+    struct run_source run;
 };
 
 /* A leaf without holders, clean, just behind its parent in the LRU list. NODE_NONE: no memory. */
@@ -155,22 +155,34 @@ void lru_remove(struct hashtrie *trie, uint32_t index);
 
 uint32_t clock_minute(const struct hashtrie *trie);
 bool holder_is_live(const struct hashtrie *trie, const struct holder *holder);
-const struct holder *holders_find(const struct node *node, hashtrie_endpoint endpoint);
+/* Live or not; NULL: none, also where the node counts as held by all. */
+struct holder *holders_find(const struct hashtrie *trie, struct node *node,
+                            hashtrie_endpoint endpoint);
+
+/* Holders in pieces that lie together: `for (p = holders_first(..); p.count > 0; holders_next(..,
+ * &p))`: p.at[0 .. p.count - 1]. None where the node counts as held by all. */
+struct holder_piece {
+    struct holder *at;
+    uint32_t count;
+    struct block_piece words;
+};
+struct holder_piece holders_first(const struct hashtrie *trie, struct node *node);
+void holders_next(const struct hashtrie *trie, struct holder_piece *piece);
 
 /* Makes `endpoint` a holder as of now. Returns the flags to set (NODE_STATE or 0), or -1: no
  * memory. */
 int holders_touch(struct hashtrie *trie, struct node *node, hashtrie_endpoint endpoint);
 /* Adds or freshens one; false: no memory. */
 bool holders_join(struct hashtrie *trie, struct node *node, struct holder holder);
-bool holders_copy(struct hashtrie *trie, struct node *to, const struct node *from);
-size_t holders_bytes(const struct node *node); /* What its array is charged for. */
+/* The live ones of `from`, to a node without holders. False: no room. */
+bool holders_copy(struct hashtrie *trie, struct node *to, struct node *from);
+size_t holders_bytes(const struct node *node); /* Of their block. */
 void holders_free(struct hashtrie *trie, struct node *node);
 void holders_set_all(struct hashtrie *trie, struct node *node);
 
 /* To and from the stored form; `to` has room for HASHTRIE_HOLDERS_MAX. Returns how many are live.
  */
-size_t holders_store(const struct hashtrie *trie, const struct node *node,
-                     struct trie_stored_holder *to);
+size_t holders_store(const struct hashtrie *trie, struct node *node, struct trie_stored_holder *to);
 /* Joins what the record says of known endpoints; true: that changed something. `*failed` is set
  * without memory. */
 bool holders_load(struct hashtrie *trie, struct node *node, const struct trie_record *record,
@@ -178,9 +190,11 @@ bool holders_load(struct hashtrie *trie, struct node *node, const struct trie_re
 
 /* ---- evict.c ---- */
 
-/* mem_alloc() that evicts for room, a bounded number of nodes. NULL: no room. */
-void *evict_alloc(struct hashtrie *trie, size_t size);
-uint32_t evict_alloc_node(struct hashtrie *trie);
+/* Bytes of the budget that hold something. */
+size_t evict_bytes_held(const struct hashtrie *trie);
+/* A cell, a half; nodes are evicted for it as long as *evictions are left. NODE_NONE: no room. */
+uint32_t evict_take_cell(struct hashtrie *trie, int *evictions);
+uint32_t evict_take_half(struct hashtrie *trie, int *evictions);
 /* After an insert: starts or goes on with eviction. */
 void evict_slice(struct hashtrie *trie);
 

@@ -1,14 +1,13 @@
 /*
  * A node of the hot trie: one cache line. Private to the room.
  *
- *       namespace (empty run)          The root (node 0) has no run either; its children are the
- * namespaces.
- *           |
- *     [ f0 f1 f2 .. ]  run             A run is chunks without a branch; its fingerprints lie in
- * the node up to two, /        \                    else in an array. A child's key is (parent's
- * `end`, run[0]). [ .. ]        [ .. ]
+ *       namespace (empty run)        The root (node 0) has no run either; its children are the
+ *           |                        namespaces.
+ *     [ f0 f1 f2 .. ]  run           A run is chunks without a branch. Its first fingerprint lies
+ *        /        \                  in the node, the rest in a block. A child's key is
+ *    [ .. ]      [ .. ]              (parent's `end`, run[0]).
  *
- * Nodes name each other by 32-bit index into the slab. Children are found in the edge table only.
+ * Nodes name each other by the index of their cell. Children are found in the edge table only.
  */
 #ifndef HASHTRIE_TRIE_NODE_H
 #define HASHTRIE_TRIE_NODE_H
@@ -30,7 +29,6 @@ enum node_flag {
     NODE_STRUCT = 1, /* Key or run not in the store as it is here. */
     NODE_STATE = 2,  /* Holders or bucket not in the store as they are here. */
     NODE_NEW = 4,    /* Not known to be stored under this key. */
-    NODE_FREE = 8,   /* A free place in the slab. */
 };
 
 /* Who has the prefix that ends with this node: 8 bytes. */
@@ -42,17 +40,14 @@ struct holder {
 
 struct node {
     uint64_t end; /* Chain hash of the run's last chunk; of a namespace: its hash. */
-    union {
-        uint32_t few[NODE_RUN_INLINE];
-        uint32_t *many; /* Owned; `length` of them. */
-    } run;
+    uint32_t run[NODE_RUN_INLINE]; /* The first fingerprint (of a namespace: the low half of `end`);
+                                      the second, or the block of all after the first. */
     union {
         struct holder one;
-        struct holder *many; /* Owned; capacity: see holders_capacity(). */
+        uint32_t block; /* Of more than one. */
     } holders;
     uint32_t parent;
-    uint32_t edge_next; /* Next in the edge table's bucket; in a free place: next free one of the
-                           segment. */
+    uint32_t edge_next; /* Next in the edge table's bucket. */
     uint32_t lru_prev;  /* Towards the head: more recently used. */
     uint32_t lru_next;
     uint32_t dirty_prev; /* Towards the queue's head: written sooner. Valid while STRUCT or STATE is
@@ -74,15 +69,10 @@ static_assert((int)TRIE_RUN_LENGTH_MAX < 1 << 12, "a length fits its field");
 static_assert(HASHTRIE_CHUNK_COUNT_MAX < 1 << 20, "a depth fits its field");
 static_assert(HASHTRIE_HOLDERS_MAX < TRIE_HELD_BY_ALL, "the mark for all is no count");
 
-static inline const uint32_t *node_run(const struct node *node)
-{
-    return node->length <= NODE_RUN_INLINE ? node->run.few : node->run.many;
-}
-
 /* The fingerprint that the parent's edge to it carries. */
 static inline uint32_t node_fp(const struct node *node)
 {
-    return node->length == 0 ? (uint32_t)node->end : node_run(node)[0];
+    return node->run[0];
 }
 
 /* Bit fields take no more than their width: these keep conversions in one place. */
@@ -124,11 +114,6 @@ static inline uint32_t node_depth_end(const struct node *node)
 static inline bool node_is_dirty(const struct node *node)
 {
     return (node->flags & (NODE_STRUCT | NODE_STATE)) != 0;
-}
-
-static inline const struct holder *node_holders(const struct node *node)
-{
-    return node->holder_count <= 1 ? &node->holders.one : node->holders.many;
 }
 
 #endif

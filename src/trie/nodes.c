@@ -1,81 +1,54 @@
-/* Making, splitting and removing nodes: slab, run, edges, LRU and counts change together here and
+/* Making, splitting and removing nodes: cells, run, edges, LRU and counts change together here and
  * nowhere else. */
-#include <string.h>
-
 #include "trie/internal.h"
 
-static size_t run_bytes(uint32_t length)
+/* A place for a node, its contents undefined. */
+static uint32_t place_take(struct hashtrie *trie)
 {
-    return length * sizeof(uint32_t);
+    int evictions = EVICT_FORCED_NODES;
+    uint32_t index = evict_take_cell(trie, &evictions);
+    if (index != NODE_NONE) {
+        cells_mark_node(&trie->cells, index, true);
+        trie->node_count++;
+    }
+    return index;
 }
 
-static bool run_alloc(struct hashtrie *trie, uint32_t length, uint32_t **out)
+static void place_give(struct hashtrie *trie, uint32_t index)
 {
-    *out = NULL;
-    if (length > NODE_RUN_INLINE) {
-        *out = evict_alloc(trie, run_bytes(length));
-    }
-    return length <= NODE_RUN_INLINE || *out != NULL;
-}
-
-static void run_free(struct hashtrie *trie, struct node *node)
-{
-    if (node->length > NODE_RUN_INLINE) {
-        mem_free(&trie->mem, node->run.many, run_bytes(node->length));
-    }
-}
-
-/* Makes `array` (or, for few, the node) hold `length` fingerprints from `from`, which may be the
- * node's own. */
-static void run_set(struct node *node, uint32_t *array, const uint32_t *from, uint32_t length)
-{
-    if (array != NULL) {
-        memcpy(array, from, run_bytes(length));
-        node->run.many = array;
-    } else {
-        memmove(node->run.few, from, run_bytes(length));
-    }
-    node_set_length(node, length);
+    cells_mark_node(&trie->cells, index, false);
+    cells_give(&trie->cells, index);
+    trie->node_count--;
 }
 
 uint32_t nodes_add_namespace(struct hashtrie *trie, uint64_t namespace_hash)
 {
-    uint32_t index = evict_alloc_node(trie);
+    uint32_t index = place_take(trie);
     if (index == NODE_NONE) {
         return NODE_NONE;
     }
     *node_at(trie, index) = (struct node){.end = namespace_hash,
+                                          .run = {(uint32_t)namespace_hash},
                                           .parent = NODE_ROOT,
                                           .bucket = trie->bucket,
                                           .batch_pos = NODE_BATCH_NONE};
-    edges_insert(&trie->edges, &trie->slab, &trie->mem, index);
+    edges_insert(&trie->edges, &trie->mem, index);
     node_at(trie, NODE_ROOT)->child_count++;
     lru_push_front(trie, index);
     return index;
-}
-
-static void fill_run(uint32_t *to, const struct node_spec *spec)
-{
-    if (spec->fingerprints != NULL) {
-        memcpy(to, spec->fingerprints, run_bytes(spec->length));
-        return;
-    }
-    for (uint32_t i = 0; i < spec->length; i++) {
-        to[i] = (uint32_t)spec->hashes[i];
-    }
 }
 
 uint32_t nodes_add(struct hashtrie *trie, const struct node_spec *spec)
 {
     REQUIRE(spec->length > 0 && spec->length <= TRIE_RUN_LENGTH_MAX);
     REQUIRE(trie->pinned == spec->parent);
-    uint32_t *array = NULL;
-    if (!run_alloc(trie, spec->length, &array)) {
+    uint32_t block = NODE_NONE;
+    if (!block_take(trie, run_block_words(spec->length), &block)) {
         return NODE_NONE;
     }
-    uint32_t index = evict_alloc_node(trie);
+    uint32_t index = place_take(trie);
     if (index == NODE_NONE) {
-        mem_free(&trie->mem, array, run_bytes(spec->length));
+        block_give(&trie->cells, block, run_block_words(spec->length));
         return NODE_NONE;
     }
     struct node *parent = node_at(trie, spec->parent);
@@ -85,12 +58,8 @@ uint32_t nodes_add(struct hashtrie *trie, const struct node_spec *spec)
                           .bucket = trie->bucket,
                           .batch_pos = NODE_BATCH_NONE};
     node_set_depth(node, node_depth_end(parent));
-    node_set_length(node, spec->length);
-    if (array != NULL) {
-        node->run.many = array;
-    }
-    fill_run(array != NULL ? array : node->run.few, spec);
-    edges_insert(&trie->edges, &trie->slab, &trie->mem, index);
+    run_write(&trie->cells, node, block, spec->run, spec->length);
+    edges_insert(&trie->edges, &trie->mem, index);
     parent->child_count++;
     lru_insert_after(trie, spec->parent, index);
     trie->chunk_count += spec->length;
@@ -100,36 +69,37 @@ uint32_t nodes_add(struct hashtrie *trie, const struct node_spec *spec)
 /* Everything a split needs, taken before anything changes. */
 struct split_parts {
     uint32_t upper;
-    uint32_t *upper_run; /* NULL: lies in the node. */
-    uint32_t *lower_run;
+    uint32_t upper_block;
+    uint32_t lower_block;
 };
 
-static bool split_prepare(struct hashtrie *trie, const struct node *lower, uint32_t length,
+static bool split_prepare(struct hashtrie *trie, struct node *lower, uint32_t length,
                           struct split_parts *parts)
 {
-    *parts = (struct split_parts){.upper = NODE_NONE};
-    if (!run_alloc(trie, length, &parts->upper_run)) {
+    uint32_t upper_words = run_block_words(length);
+    uint32_t lower_words = run_block_words(lower->length - length);
+    if (!block_take(trie, upper_words, &parts->upper_block)) {
         return false;
     }
-    if (!run_alloc(trie, lower->length - length, &parts->lower_run)) {
-        goto fail_upper_run;
+    if (!block_take(trie, lower_words, &parts->lower_block)) {
+        goto fail_upper_block;
     }
-    parts->upper = evict_alloc_node(trie);
+    parts->upper = place_take(trie);
     if (parts->upper == NODE_NONE) {
-        goto fail_lower_run;
+        goto fail_lower_block;
     }
     struct node *upper = node_at(trie, parts->upper);
     *upper = (struct node){.bucket = lower->bucket, .batch_pos = NODE_BATCH_NONE};
     if (!holders_copy(trie, upper, lower)) {
-        goto fail_node;
+        goto fail_place;
     }
     return true;
-fail_node:
-    slab_free(&trie->slab, &trie->mem, parts->upper);
-fail_lower_run:
-    mem_free(&trie->mem, parts->lower_run, run_bytes(lower->length - length));
-fail_upper_run:
-    mem_free(&trie->mem, parts->upper_run, run_bytes(length));
+fail_place:
+    place_give(trie, parts->upper);
+fail_lower_block:
+    block_give(&trie->cells, parts->lower_block, lower_words);
+fail_upper_block:
+    block_give(&trie->cells, parts->upper_block, upper_words);
     return false;
 }
 
@@ -146,14 +116,15 @@ uint32_t nodes_split(struct hashtrie *trie, uint32_t index, uint32_t length, uin
     if (node_is_dirty(lower)) {
         trie->dirty_bytes -= dirty_node_bytes(lower);
     }
-    edges_remove(&trie->edges, &trie->slab, &trie->mem, index);
+    edges_remove(&trie->edges, index);
 
-    uint32_t *old_run = lower->length > NODE_RUN_INLINE ? lower->run.many : NULL;
-    uint32_t old_length = lower->length;
-    const uint32_t *run = node_run(lower);
-    run_set(upper, parts.upper_run, run, length);
-    run_set(lower, parts.lower_run, run + length, old_length - length);
-    mem_free(&trie->mem, old_run, run_bytes(old_length));
+    uint32_t run[TRIE_RUN_LENGTH_MAX];
+    run_read(&trie->cells, lower, run);
+    uint32_t lower_length = lower->length - length;
+    run_give(&trie->cells, lower);
+    run_write(&trie->cells, upper, parts.upper_block, (struct run_source){.fps = run}, length);
+    run_write(&trie->cells, lower, parts.lower_block, (struct run_source){.fps = run + length},
+              lower_length);
 
     upper->end = end;
     upper->depth = lower->depth;
@@ -161,8 +132,8 @@ uint32_t nodes_split(struct hashtrie *trie, uint32_t index, uint32_t length, uin
     upper->child_count = 1;
     node_set_depth(lower, lower->depth + length);
     lower->parent = parts.upper;
-    edges_insert(&trie->edges, &trie->slab, &trie->mem, parts.upper);
-    edges_insert(&trie->edges, &trie->slab, &trie->mem, index);
+    edges_insert(&trie->edges, &trie->mem, parts.upper);
+    edges_insert(&trie->edges, &trie->mem, index);
     lru_insert_before(trie, index, parts.upper);
     if (node_is_dirty(lower)) {
         trie->dirty_bytes += dirty_node_bytes(lower);
@@ -176,11 +147,11 @@ void nodes_remove_leaf(struct hashtrie *trie, uint32_t index)
     struct node *node = node_at(trie, index);
     REQUIRE(node->child_count == 0 && index != NODE_ROOT);
     dirty_forget(trie, index);
-    edges_remove(&trie->edges, &trie->slab, &trie->mem, index);
+    edges_remove(&trie->edges, index);
     lru_remove(trie, index);
     node_at(trie, node->parent)->child_count--;
     trie->chunk_count -= node->length;
-    run_free(trie, node);
+    run_give(&trie->cells, node);
     holders_free(trie, node);
-    slab_free(&trie->slab, &trie->mem, index);
+    place_give(trie, index);
 }

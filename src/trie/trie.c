@@ -1,7 +1,11 @@
 /* The trie as a whole: making, freeing, lock, time, figures. */
 #include "trie/internal.h"
 
-enum { SECONDS_PER_MINUTE = 60 };
+enum {
+    SECONDS_PER_MINUTE = 60,
+    CELLS_PERCENT =
+        94, /* Of the budget; the rest is for endpoints and the edge table's directory. */
+};
 
 struct hashtrie_options hashtrie_options_default(size_t budget_bytes)
 {
@@ -13,20 +17,23 @@ struct hashtrie_options hashtrie_options_default(size_t budget_bytes)
 
 static bool options_valid(const struct hashtrie_options *options)
 {
-    return options->budget_bytes >= HASHTRIE_BUDGET_MIN && options->budget_bytes <= SIZE_MAX / 2 &&
-           options->target > 0 && options->target <= options->threshold &&
-           options->threshold <= 1 && options->chunk_size >= HASHTRIE_CHUNK_SIZE_MIN &&
+    return options->budget_bytes >= HASHTRIE_BUDGET_MIN &&
+           options->budget_bytes <= HASHTRIE_BUDGET_MAX && options->target > 0 &&
+           options->target <= options->threshold && options->threshold <= 1 &&
+           options->chunk_size >= HASHTRIE_CHUNK_SIZE_MIN &&
            options->chunk_size <= HASHTRIE_CHUNK_SIZE_MAX && options->chunk_size % 8 == 0 &&
            options->max_entry_age_s <= HASHTRIE_ENTRY_AGE_MAX_S;
 }
 
 static enum hashtrie_status root_add(struct hashtrie *trie)
 {
-    uint32_t root = slab_alloc(&trie->slab, &trie->mem);
+    uint32_t root = cells_take(&trie->cells, &trie->mem);
     if (root == NODE_NONE) {
         return HASHTRIE_ENOMEM;
     }
     CHECK(root == NODE_ROOT);
+    cells_mark_node(&trie->cells, root, true);
+    trie->node_count = 1;
     *node_at(trie, root) = (struct node){.parent = NODE_NONE,
                                          .edge_next = NODE_NONE,
                                          .lru_prev = NODE_NONE,
@@ -60,26 +67,27 @@ enum hashtrie_status hashtrie_new(const struct hashtrie_options *options, struct
         .dirty_tail = NODE_NONE,
         .next_endpoint_id = 1,
     };
-    slab_init(&trie->slab);
     enum hashtrie_status status = HASHTRIE_ENOMEM;
-    if (!edges_init(&trie->edges, &trie->mem, options->seed)) {
+    if (!cells_init(&trie->cells, options->budget_bytes / 100 * CELLS_PERCENT)) {
         goto fail_trie;
     }
     status = root_add(trie);
     if (status != HASHTRIE_OK) {
-        goto fail_edges;
+        goto fail_cells;
+    }
+    status = HASHTRIE_ENOMEM;
+    if (!edges_init(&trie->edges, &trie->cells, &trie->mem, options->seed)) {
+        goto fail_cells;
     }
     if (pthread_mutex_init(&trie->lock, NULL) != 0) {
-        status = HASHTRIE_ENOMEM;
-        goto fail_root;
+        goto fail_edges;
     }
     *out = trie;
     return HASHTRIE_OK;
-fail_root:
-    slab_free(&trie->slab, &trie->mem, NODE_ROOT);
 fail_edges:
-    slab_fini(&trie->slab, &trie->mem);
     edges_fini(&trie->edges, &trie->mem);
+fail_cells:
+    cells_fini(&trie->cells, &trie->mem);
 fail_trie:
     mem = trie->mem;
     mem_free(&mem, trie, sizeof *trie);
@@ -96,9 +104,8 @@ void hashtrie_free(struct hashtrie *trie)
     while (trie->lru_tail != NODE_NONE) {
         nodes_remove_leaf(trie, trie->lru_tail);
     }
-    slab_free(&trie->slab, &trie->mem, NODE_ROOT);
-    slab_fini(&trie->slab, &trie->mem);
     edges_fini(&trie->edges, &trie->mem);
+    cells_fini(&trie->cells, &trie->mem);
     endpoints_fini(trie);
     (void)pthread_mutex_destroy(
         &trie->lock); /* Fails only while held, which is the caller's fault. */
@@ -128,9 +135,9 @@ void trie_set_time(struct hashtrie *trie, uint64_t now_s)
 void hashtrie_get_stats(const struct hashtrie *trie, struct hashtrie_stats *out)
 {
     *out = (struct hashtrie_stats){
-        .bytes_used = trie->mem.bytes_used,
+        .bytes_used = evict_bytes_held(trie),
         .bytes_budget = trie->mem.bytes_limit,
-        .node_count = trie->slab.node_count - 1, /* Without the root. */
+        .node_count = trie->node_count - 1, /* Without the root. */
         .chunk_count = trie->chunk_count,
         .endpoint_count = trie->id_count,
         .dirty_node_count = trie->dirty_count,

@@ -128,8 +128,8 @@ void trie_attach(struct hashtrie *trie, trie_wake *wake, void *user, uint32_t ne
 /* While attached: the store in place is another one now, with this time and next id. */
 void trie_follow(struct hashtrie *trie, uint32_t newest_bucket, uint32_t next_endpoint_id);
 
-/* Marks up to 256 nodes from `*cursor` on as not stored (parents first is not needed); false: all
- * done. For a store that was replaced by an empty one. *cursor starts at 0. */
+/* Marks nodes from `*cursor` on as not stored, a bounded number (parents first is not needed);
+ * false: all done. For a store that was replaced by an empty one. *cursor starts at 0. */
 bool trie_mark_unsaved(struct hashtrie *trie, uint32_t *cursor);
 
 /* ---- Endpoints, as stored ---- */

@@ -3,7 +3,7 @@
 
 static uint32_t find_namespace(const struct hashtrie *trie, uint64_t hash, bool *collision)
 {
-    uint32_t index = edges_find(&trie->edges, &trie->slab, NODE_ROOT, (uint32_t)hash);
+    uint32_t index = edges_find(&trie->edges, NODE_ROOT, (uint32_t)hash);
     *collision = index != NODE_NONE && node_at(trie, index)->end != hash;
     return *collision ? NODE_NONE : index;
 }
@@ -16,35 +16,6 @@ static bool covers_whole(const struct node *node, const struct hashtrie_key *key
     return end <= key->count && key->hashes[end - 1] == node->end;
 }
 
-/* The child of `parent` that begins with chunk `depth` of the key. A run is read only if its end
- * does not settle it. */
-static uint32_t find_child(const struct hashtrie *trie, uint32_t parent,
-                           const struct hashtrie_key *key, size_t depth, bool *whole)
-{
-    uint32_t fp = (uint32_t)key->hashes[depth];
-    uint32_t index = edges_bucket(&trie->edges, parent, fp);
-    for (; index != NODE_NONE; index = node_at(trie, index)->edge_next) {
-        const struct node *node = node_at(trie, index);
-        if (node->parent != parent) {
-            continue;
-        }
-        *whole = covers_whole(node, key, depth);
-        if (*whole || node_fp(node) == fp) {
-            return index;
-        }
-    }
-    return NODE_NONE;
-}
-
-static uint32_t common_length(const uint32_t *run, const uint64_t *hashes, size_t length)
-{
-    size_t i = 0;
-    while (i < length && run[i] == (uint32_t)hashes[i]) {
-        i++;
-    }
-    return (uint32_t)i;
-}
-
 struct walk trie_walk(const struct hashtrie *trie, const struct hashtrie_key *key)
 {
     struct walk walk = {.node = NODE_NONE};
@@ -53,20 +24,21 @@ struct walk trie_walk(const struct hashtrie *trie, const struct hashtrie_key *ke
         return walk;
     }
     while (walk.matched < key->count) {
-        bool whole = false;
-        uint32_t child = find_child(trie, walk.node, key, walk.matched, &whole);
+        uint32_t child = edges_find(&trie->edges, walk.node, (uint32_t)key->hashes[walk.matched]);
         if (child == NODE_NONE) {
             break;
         }
         const struct node *node = node_at(trie, child);
-        if (whole) {
+        if (covers_whole(node, key, walk.matched)) {
             walk.node = child;
             walk.matched += node->length;
             continue;
         }
         size_t rest = key->count - walk.matched;
         size_t length = node->length < rest ? node->length : rest;
-        uint32_t common = common_length(node_run(node), key->hashes + walk.matched, length);
+        uint32_t common =
+            run_common(&trie->cells, node,
+                       (struct run_source){.hashes = key->hashes + walk.matched}, (uint32_t)length);
         CHECK(common > 0);
         if (common == node->length) { /* Equal fingerprints, another chain hash. */
             walk.collision = true;
@@ -89,21 +61,24 @@ size_t trie_known_length(const struct hashtrie *trie, const struct hashtrie_key 
  * Lists the live holders of one node that are not listed yet. Who holds a node holds what is above
  * it, so a node with no more holders than are listed has nobody new.
  */
-static void list_holders(struct hashtrie *trie, const struct node *node, uint32_t chunk_count,
+static void list_holders(struct hashtrie *trie, struct node *node, uint32_t chunk_count,
                          struct hashtrie_match *out)
 {
     if (node->holder_count <= out->holder_count) {
         return;
     }
-    const struct holder *holders = node_holders(node);
-    for (uint32_t i = 0; i < node->holder_count && out->holder_count < HASHTRIE_HOLDERS_MAX; i++) {
-        struct endpoint *endpoint = &trie->endpoints[holders[i].endpoint];
-        if (endpoint->match_seen == trie->match_number || !holder_is_live(trie, &holders[i])) {
-            continue;
+    struct holder_piece piece = holders_first(trie, node);
+    for (; piece.count > 0; holders_next(trie, &piece)) {
+        for (uint32_t i = 0; i < piece.count && out->holder_count < HASHTRIE_HOLDERS_MAX; i++) {
+            const struct holder *holder = &piece.at[i];
+            struct endpoint *endpoint = &trie->endpoints[holder->endpoint];
+            if (endpoint->match_seen == trie->match_number || !holder_is_live(trie, holder)) {
+                continue;
+            }
+            endpoint->match_seen = trie->match_number;
+            out->holders[out->holder_count++] =
+                (struct hashtrie_holder){.endpoint = holder->endpoint, .chunk_count = chunk_count};
         }
-        endpoint->match_seen = trie->match_number;
-        out->holders[out->holder_count++] =
-            (struct hashtrie_holder){.endpoint = holders[i].endpoint, .chunk_count = chunk_count};
     }
 }
 
@@ -120,7 +95,7 @@ void hashtrie_match(struct hashtrie *trie, const struct hashtrie_key *key, uint6
     trie->match_number++;
     uint32_t reach = (uint32_t)walk.matched;
     for (uint32_t index = walk.node; reach > 0; index = node_at(trie, index)->parent) {
-        const struct node *node = node_at(trie, index);
+        struct node *node = node_at(trie, index);
         if (node->holder_count == TRIE_HELD_BY_ALL) {
             out->all_chunk_count = reach;
             break;

@@ -114,7 +114,7 @@ static void a_bad_value_is_refused_with_its_name_range_and_default(void **state)
         {"--port", "-1", "a whole number", "8001"},
         {"--port", "80a", "a whole number", "8001"},
         {"--port", "", "a whole number", "8001"},
-        {"--max-memory", "1023KiB", "a size from 1MiB to 1TiB", "a quarter of the memory limit"},
+        {"--max-memory", "1023KiB", "a size from 1MiB to 128GiB", "a quarter of the memory limit"},
         {"--max-memory", "lots", "a size", "a quarter"},
         {"--max-memory", "99999999999999999999", "a size", "a quarter"},
         {"--max-memory", "18446744073709551615TiB", "a size", "a quarter"},
@@ -149,7 +149,7 @@ static void a_bad_variable_is_refused_under_its_own_name(void **state)
         {"HASHTRIE_TARGET_UTILIZATION", "half", "a number from 0.01 to 1"},
         {"MEMORY_CHECK_REQUEST_BATCH_SIZE", "0", "a whole number from 1"},
         {"PREFIXAWARE_MAX_MEMORY_SIZE_GB", "2GB", "a number of GiB from"},
-        {"PREFIXAWARE_MAX_MEMORY_SIZE_GB", "2000", "to 1024"},
+        {"PREFIXAWARE_MAX_MEMORY_SIZE_GB", "2000", "to 128"},
         {"PREFIXAWARE_MAX_MEMORY_SIZE_GB", "0", "a number of GiB"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
