@@ -39,6 +39,7 @@ struct discovery_figures {
                               prefix cache, ... */
     double prefix_hits;    /* ... and found. */
     double prefix_hit_rate;
+    double prompt_tokens; /* Since its start. */
 };
 struct discovery_figures discovery_figures_unknown(void);
 

@@ -71,7 +71,9 @@ static bool take_value(struct cursor *cursor, struct span *out)
             if (byte != '\\' && byte != '"' && byte != 'n') {
                 return false;
             }
-            byte = byte == 'n' ? '\n' : byte;
+            if (byte == 'n') {
+                byte = '\n';
+            }
         }
         *to++ = byte;
     }

@@ -168,7 +168,7 @@ static size_t on_curl_body(char *bytes, size_t unit, size_t count, void *user)
     return size;
 }
 
-static size_t on_curl_head(char *bytes, size_t unit, size_t count, void *user)
+static size_t on_curl_head(const char *bytes, size_t unit, size_t count, void *user)
 {
     struct fetch *fetch = user;
     size_t size = unit * count;

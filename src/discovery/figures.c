@@ -38,6 +38,9 @@ static const struct source {
     {"vllm:gpu_prefix_cache_hits_total", FIELD(prefix_hits), MERGE_SUM},
     {"vllm:gpu_prefix_cache_hit_rate", FIELD(prefix_hit_rate), MERGE_MEAN}, /* vLLM's V0. */
     {"sglang:cache_hit_rate", FIELD(prefix_hit_rate), MERGE_MEAN},
+    {"vllm:prompt_tokens_total", FIELD(prompt_tokens), MERGE_SUM},
+    {"sglang:prompt_tokens_total", FIELD(prompt_tokens), MERGE_SUM},
+    {"llamacpp:prompt_tokens_total", FIELD(prompt_tokens), MERGE_SUM},
 };
 
 enum {
@@ -127,5 +130,6 @@ struct discovery_figures discovery_figures_unknown(void)
                                       .waiting = NAN,
                                       .prefix_queries = NAN,
                                       .prefix_hits = NAN,
-                                      .prefix_hit_rate = NAN};
+                                      .prefix_hit_rate = NAN,
+                                      .prompt_tokens = NAN};
 }

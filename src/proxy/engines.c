@@ -36,23 +36,39 @@ static double start_of_generation(const char *generation)
                                                                : NAN;
 }
 
+/* Where a start time is told, it decides. Else a counter that went down does, as long as this
+ * router has watched it. */
+static bool has_restarted(const char *generation, const struct discovery_figures *before,
+                          const struct discovery_figures *now)
+{
+    if (isnan(now->start_time_s)) {
+        return now->prompt_tokens < before->prompt_tokens;
+    }
+    return !(fabs(start_of_generation(generation) - now->start_time_s) <= START_TIME_SLACK_S);
+}
+
 /* Lock held. */
-static void note_start(struct router *router, size_t endpoint, struct news *news)
+static void note_start(struct router *router, size_t endpoint,
+                       const struct discovery_figures *before, struct news *news)
 {
     struct engine *engine = &router->engines[endpoint];
+    const struct discovery_figures *now = &engine->figures;
     hashtrie_endpoint holder = router->backends[endpoint].holder;
-    double start_s = engine->figures.start_time_s;
     struct trie_endpoint known;
-    if (isnan(start_s) || !trie_endpoint_get(router->trie, holder, &known)) {
+    if ((isnan(now->start_time_s) && isnan(now->prompt_tokens)) ||
+        !trie_endpoint_get(router->trie, holder, &known)) {
         return;
     }
     bool is_known = known.generation[0] != '\0';
-    news->start_before_s = start_of_generation(known.generation);
-    if (is_known && fabs(news->start_before_s - start_s) <= START_TIME_SLACK_S) {
+    if (is_known && !has_restarted(known.generation, before, now)) {
         return;
     }
+    news->start_before_s = start_of_generation(known.generation);
     char generation[GENERATION_BYTES];
-    (void)snprintf(generation, sizeof generation, GENERATION_PREFIX "%.3f", start_s);
+    bool has_start = !isnan(now->start_time_s);
+    (void)snprintf(generation, sizeof generation, "%s%.3f",
+                   has_start ? GENERATION_PREFIX : "seen ",
+                   has_start ? now->start_time_s : engine->told_unix_s);
     news->status = hashtrie_endpoint_set_generation(router->trie, holder, generation);
     news->restarted = is_known && news->status == HASHTRIE_OK;
     engine->restart_count += news->restarted ? 1 : 0;
@@ -91,14 +107,15 @@ static void note_answer(struct router *router, size_t endpoint,
     if (result->outcome != DISCOVERY_TOLD) {
         return;
     }
-    double capacity_before = engine->figures.kv_capacity_tokens;
+    struct discovery_figures before = engine->figures;
     engine->figures = result->figures;
     if (isnan(engine->figures.kv_capacity_tokens)) {
-        engine->figures.kv_capacity_tokens = capacity_before; /* While it starts, vLLM says None. */
+        /* While it starts, vLLM says None. */
+        engine->figures.kv_capacity_tokens = before.kv_capacity_tokens;
     }
     engine->told_unix_s = (double)net_unix_ns() / (double)CLOCK_NS_PER_S;
-    note_start(router, endpoint, news);
-    note_capacity(router, endpoint, capacity_before, news);
+    note_start(router, endpoint, &before, news);
+    note_capacity(router, endpoint, before.kv_capacity_tokens, news);
 }
 
 /* ---- Telling the log ---- */
@@ -129,16 +146,27 @@ static void log_change(struct log *log, const char *url, const struct news *news
     }
 }
 
+static void log_restart(struct log *log, const char *url, double start_s, double start_before_s)
+{
+    if (isnan(start_s) || isnan(start_before_s)) {
+        log_write(log, LOG_WARNING,
+                  "Engine %s restarted (its counters began anew): the prefixes it held no longer "
+                  "count",
+                  url);
+        return;
+    }
+    log_write(log, LOG_WARNING,
+              "Engine %s restarted (started at %.3f, before that at %.3f): the prefixes it held no "
+              "longer count",
+              url, start_s, start_before_s);
+}
+
 static void log_news(struct log *log, const char *url, const struct news *news,
                      const struct engine *engine, const char *reason)
 {
     log_change(log, url, news, reason);
     if (news->restarted) {
-        log_write(
-            log, LOG_WARNING,
-            "Engine %s restarted (started at %.3f, before that at %.3f): the prefixes it held "
-            "no longer count",
-            url, engine->figures.start_time_s, news->start_before_s);
+        log_restart(log, url, engine->figures.start_time_s, news->start_before_s);
     }
     if (news->status != HASHTRIE_OK) {
         log_write(log, LOG_WARNING, "Engine %s: its start cannot be noted: %s", url,
@@ -150,9 +178,10 @@ static void log_news(struct log *log, const char *url, const struct news *news,
     }
     if (news->first && news->now == ENGINE_TELLS && isnan(engine->figures.start_time_s)) {
         log_write(log, LOG_INFO,
-                  "Engine %s: no process_start_time_seconds in its metrics: its restarts are not "
-                  "known",
-                  url);
+                  "Engine %s: no process_start_time_seconds in its metrics: %s", url,
+                  isnan(engine->figures.prompt_tokens)
+                      ? "its restarts are not known"
+                      : "a restart is known by its counters, while this router runs");
     }
 }
 

@@ -109,6 +109,33 @@ def test_an_answer_cut_in_the_middle_makes_the_router_ask_at_once(world):
 
 
 @pytest.mark.smoke
+def test_without_a_start_time_a_counter_that_goes_down_tells(world):
+    tokens = [100]
+
+    def metrics(exchange):
+        exchange.answer(f"sglang:prompt_tokens_total {tokens[0]}\n".encode())
+
+    engine = world.upstream(lambda exchange: exchange.answer(b"fine"), metrics=metrics)
+    store = world.store()
+    arguments = ("--engine-stats-interval", "100ms", "--checkpoint-interval", "50ms")
+    router = world.router([engine], *arguments, store=store)
+    router.wait_line("info .*a restart is known by its counters")
+    assert outcome_of(router, conversation(1))[0] == "no_holder"
+    tokens[0] = 5000
+    wait_checkpoint(router)
+    router.terminate()
+    tokens[0] = 9000
+    router = world.router([engine], *arguments, store=store)
+    wait_told(router, 1)
+    assert outcome_of(router, conversation(1))[0] == "holder"
+    tokens[0] = 8999
+    router.wait_line(rf"Engine {engine.url} restarted .its counters began anew.")
+    assert outcome_of(router, conversation(1))[0] == "no_holder"
+    assert outcome_of(router, conversation(1))[0] == "holder"
+    assert restarts(router) == 1
+
+
+@pytest.mark.smoke
 @pytest.mark.parametrize("end", ["terminate", "kill"])
 def test_a_restart_while_the_router_is_down_is_noticed(world, end):
     engines = world.engines(2, *FAST, *OLD)

@@ -112,6 +112,7 @@ static void sglang(void **state)
         "# HELP sglang:token_usage The token usage\n"
         "# TYPE sglang:token_usage gauge\n"
         "sglang:token_usage{model_name=\"meta-llama/Llama-3.1-8B-Instruct\"} 0.28\n"
+        "sglang:prompt_tokens_total{model_name=\"m\"} 8.128902e+06\n"
         "sglang:cache_hit_rate{model_name=\"meta-llama/Llama-3.1-8B-Instruct\"} 0.0075\n"
         "sglang:num_running_reqs{model_name=\"m\",tp_rank=\"0\"} 8.0\n"
         "sglang:num_queue_reqs{model_name=\"m\",tp_rank=\"0\"} 3.0\n"
@@ -122,6 +123,7 @@ static void sglang(void **state)
     EXPECT(figures.running, 8);
     EXPECT(figures.waiting, 3);
     EXPECT(figures.kv_capacity_tokens, 471258);
+    EXPECT(figures.prompt_tokens, 8128902);
     assert_true(isnan(figures.start_time_s));
 }
 
@@ -138,6 +140,7 @@ static void llama_server(void **state)
                    "llamacpp:requests_deferred 4\n");
     EXPECT(figures.running, 1);
     EXPECT(figures.waiting, 4);
+    EXPECT(figures.prompt_tokens, 143);
     EXPECT(figures.kv_usage, 0.5);
     assert_true(isnan(figures.start_time_s) && isnan(figures.kv_capacity_tokens));
 }
