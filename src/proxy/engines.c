@@ -11,10 +11,12 @@
 /* Some client libraries work the start time out anew at each answer, from a boot time in whole
  * seconds that moves with the clock. */
 #define START_TIME_SLACK_S 1.5
-#define ANSWER_TIMEOUT_NS  (10 * CLOCK_NS_PER_S)
-#define GENERATION_PREFIX  "start "
-#define GENERATION_BYTES   64
-#define SICK_CHECKS        2 /* So many failed checks in a row make an engine unhealthy. */
+/* The interval, as in the Python router, but within these. */
+#define ANSWER_TIMEOUT_MIN_NS CLOCK_NS_PER_S
+#define ANSWER_TIMEOUT_MAX_NS (10 * CLOCK_NS_PER_S)
+#define GENERATION_PREFIX     "start "
+#define GENERATION_BYTES      64
+#define SICK_CHECKS           2 /* So many failed checks in a row make an engine unhealthy. */
 
 /* What one answer changed, told to the log outside of the lock. */
 struct news {
@@ -66,8 +68,7 @@ static void note_start(struct router *router, size_t endpoint,
     news->start_before_s = start_of_generation(known.generation);
     char generation[GENERATION_BYTES];
     bool has_start = !isnan(now->start_time_s);
-    (void)snprintf(generation, sizeof generation, "%s%.3f",
-                   has_start ? GENERATION_PREFIX : "seen ",
+    (void)snprintf(generation, sizeof generation, "%s%.3f", has_start ? GENERATION_PREFIX : "seen ",
                    has_start ? now->start_time_s : engine->told_unix_s);
     news->status = hashtrie_endpoint_set_generation(router->trie, holder, generation);
     news->restarted = is_known && news->status == HASHTRIE_OK;
@@ -177,8 +178,7 @@ static void log_news(struct log *log, const char *url, const struct news *news,
                   news->capacity_tokens);
     }
     if (news->first && news->now == ENGINE_TELLS && isnan(engine->figures.start_time_s)) {
-        log_write(log, LOG_INFO,
-                  "Engine %s: no process_start_time_seconds in its metrics: %s", url,
+        log_write(log, LOG_INFO, "Engine %s: no process_start_time_seconds in its metrics: %s", url,
                   isnan(engine->figures.prompt_tokens)
                       ? "its restarts are not known"
                       : "a restart is known by its counters, while this router runs");
@@ -304,10 +304,11 @@ static bool start_asking(struct router *router)
     if (interval_ns == 0) {
         return true;
     }
+    uint64_t timeout_ns = interval_ns > ANSWER_TIMEOUT_MIN_NS ? interval_ns : ANSWER_TIMEOUT_MIN_NS;
     struct discovery_options options = {
         .question = DISCOVERY_METRICS,
         .interval_ns = interval_ns,
-        .timeout_ns = interval_ns < ANSWER_TIMEOUT_NS ? interval_ns : ANSWER_TIMEOUT_NS,
+        .timeout_ns = timeout_ns < ANSWER_TIMEOUT_MAX_NS ? timeout_ns : ANSWER_TIMEOUT_MAX_NS,
         .on_result = on_result,
     };
     router->discovery = start(router, options);
