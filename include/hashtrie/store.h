@@ -4,6 +4,7 @@
  *
  *     DIR/data.mdb            the store; never larger than the cap
  *     DIR/lock.mdb            LMDB's table of readers
+ *     DIR/data.mdb.new/       a smaller one being made, after the cap was lowered
  *     DIR/data.mdb.bad-TIME   a file that could not be used, moved aside; one is kept
  *
  * A *snapshot* is a folder snapshot-YYYYMMDDTHHMMSSZ (a second one of that second ends in -1 .. -9)

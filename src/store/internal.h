@@ -225,6 +225,7 @@ struct hashtrie_store {    // NOLINT(clang-analyzer-optin.performance.Padding): 
     uint64_t limit_pages;  /* Past it the oldest are deleted. */
     uint64_t used_pages;   /* At the last commit. */
     bool limit_lowered;    /* Since the device is full. */
+    bool shrunk;           /* Has been tried. */
     size_t rows_max;       /* Of a batch, at best. */
     size_t rows_now;       /* After halving. */
     unsigned good_batches; /* Since the last one that did not fit. */
@@ -407,6 +408,12 @@ void pins_look(struct hashtrie_store *store, uint64_t now_ns);
 /* Whether a read transaction leaves too few pages for the writer to go on: *pid says whose. One of
  * our own is over soon: a snapshot is stopped. Writer thread. */
 bool pins_hold(struct hashtrie_store *store, long *pid);
+
+/* ---- shrink.c ---- */
+
+/* Once after opening: makes a file that is larger than the cap smaller, and opens it. Fails if it
+ * cannot be opened. Writer thread. */
+enum hashtrie_status shrink_file(struct hashtrie_store *store);
 
 /* ---- snapshots.c ---- */
 

@@ -33,7 +33,6 @@ uint64_t store_limit_pages(const struct hashtrie_store *store, uint64_t bytes, s
 /* Told when it changes: every attempt to open comes here. */
 static void tell_cap(const struct hashtrie_store *store, uint64_t before)
 {
-    uint64_t file_bytes = env_file_bytes(store->directory);
     if (store->cap_bytes == before) {
         return;
     }
@@ -42,12 +41,6 @@ static void tell_cap(const struct hashtrie_store *store, uint64_t before)
                     "the store is limited to %" PRIu64 " bytes of the %" PRIu64
                     " asked for: that is 90 %% of the space there is for it",
                     store->cap_bytes, store->max_bytes);
-    }
-    if (file_bytes > store->cap_bytes) {
-        store_event(store, HASHTRIE_EVENT_WARNING,
-                    "the store's file has %" PRIu64 " bytes, more than its limit of %" PRIu64
-                    ": it keeps its size; what is in it is deleted down to the limit",
-                    file_bytes, store->cap_bytes);
     }
 }
 

@@ -237,15 +237,13 @@ static void pause_full(struct hashtrie_store *store)
 static bool hold(struct hashtrie_store *store)
 {
     long pid = 0;
-    if (store_stopping(store) || !pins_hold(store, &pid)) { /* The last one takes what there is. */
-        store->pin.holding = false;
-        return false;
+    bool held = !store_stopping(store) && pins_hold(store, &pid); /* The last one takes it all. */
+    for (int i = 0; held && pid == (long)getpid() && i < FULL_ATTEMPTS_MAX; i++) {
+        pause_full(store); /* One of our own: over soon. */
+        held = pins_hold(store, &pid);
     }
-    bool ours = pid == (long)getpid();
-    store->retry_ns =
-        clock_monotonic_ns() + (ours ? FULL_PAUSE_MS * CLOCK_NS_PER_MS : CLOCK_NS_PER_S);
-    if (!ours && !store->pin.holding) {
-        store->pin.holding = true;
+    held = held && pid != (long)getpid();
+    if (held && !store->pin.holding) {
         (void)store_set_state(store, HASHTRIE_STORE_FULL);
         atomic_store_explicit(&store->problem, HASHTRIE_EFULL, memory_order_relaxed);
         store_event(store, HASHTRIE_EVENT_WARNING,
@@ -253,7 +251,8 @@ static bool hold(struct hashtrie_store *store)
                     "store, and nearly all free pages with it",
                     pid);
     }
-    return true;
+    store->pin.holding = held;
+    return held;
 }
 
 /* No attempt of this checkpoint has helped. */
@@ -402,6 +401,7 @@ static enum hashtrie_status write_all(struct hashtrie_store *store, struct check
             return HASHTRIE_EBUSY;
         }
         if (hold(store)) {
+            store->retry_ns = clock_monotonic_ns() + CLOCK_NS_PER_S;
             counter_add(&store->counters.failures, 1);
             return HASHTRIE_EFULL;
         }
@@ -420,6 +420,10 @@ static enum hashtrie_status run_checkpoint(struct hashtrie_store *store)
                                     .start_ns = clock_monotonic_ns()};
     store->last_start_ns = checkpoint.start_ns;
     enum hashtrie_status status = store->env.mdb == NULL ? come_up(store) : HASHTRIE_OK;
+    if (status == HASHTRIE_OK && !store->shrunk) {
+        store->shrunk = true;
+        status = shrink_file(store);
+    }
     if (status != HASHTRIE_OK) {
         return status;
     }

@@ -410,35 +410,6 @@ static void a_killed_router_keeps_its_checkpoints(void **state)
     test_store_expect_clean(test);
 }
 
-static void a_lower_cap_deletes_down_to_it(void **state)
-{
-    struct test_store *test = *state;
-    test->options.max_bytes = UINT64_C(64) << 20;
-    test_store_open(test);
-    hashtrie_endpoint a = test_store_endpoint(test, "http://a");
-    for (uint32_t i = 0; i < 8000; i++) {
-        struct test_key key = test_store_key(7, (uint64_t)i << 32, 900);
-        test_store_insert(test, &key, a);
-        if (i % 1000 == 0) {
-            test_store_checkpoint(test);
-        }
-    }
-    test_store_close(test);
-    test->options.max_bytes = HASHTRIE_STORE_BYTES_MIN;
-    test_store_open(test);
-    assert_true(test_store_was_told(test, "more than its limit"));
-    struct hashtrie_store_stats stats;
-    for (int i = 0; i < 50; i++) {
-        test_store_checkpoint(test);
-    }
-    hashtrie_store_get_stats(test->store, &stats);
-    assert_true(stats.deleted_node_count > 1000);
-    assert_true(stats.node_count < 3500);
-    assert_int_equal(stats.max_bytes, HASHTRIE_STORE_BYTES_MIN);
-    test_store_close(test);
-    test_store_expect_clean(test);
-}
-
 static void checkpoints_come_by_themselves(void **state)
 {
     struct test_store *test = *state;
@@ -477,7 +448,6 @@ int main(void)
         CASE(another_chunk_size_starts_empty),
         CASE(a_truncated_file_never_crashes),
         CASE(a_killed_router_keeps_its_checkpoints),
-        CASE(a_lower_cap_deletes_down_to_it),
         CASE(checkpoints_come_by_themselves),
     };
     return cmocka_run_group_tests_name("store", tests, NULL, NULL);
