@@ -79,6 +79,12 @@ void dirty_split(struct hashtrie *trie, uint32_t lower_index, uint32_t upper_ind
     struct node *lower = node_at(trie, lower_index);
     struct node *upper = node_at(trie, upper_index);
     bool queued = node_is_dirty(lower);
+    if (queued && lower->batch_pos != NODE_BATCH_NONE) {
+        /* Used again since it was taken: it waits behind what came later, and would so even if the
+         * batch failed. */
+        queue_remove(trie, lower_index);
+        queued = false;
+    }
     node_set_flags(upper, (lower->flags & NODE_NEW) | NODE_STRUCT | NODE_STATE);
     node_set_flags(lower, NODE_STRUCT | NODE_STATE);
     if (queued) {

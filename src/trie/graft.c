@@ -72,6 +72,7 @@ static void overwrite(struct hashtrie *trie, uint32_t index)
 /* E is a prefix of N: N is split there, the upper half is E. */
 static void merge_shorter(struct hashtrie *trie, uint32_t index, const struct trie_record *found)
 {
+    dirty_requeue_front(trie, index, NODE_STRUCT | NODE_STATE); /* And the upper half behind it. */
     uint32_t upper_index = nodes_split(trie, index, found->length, found->end);
     if (upper_index == NODE_NONE) {
         trie->conflict_count++;
