@@ -90,13 +90,9 @@ static void put_word(struct author *author)
         "session", "module",  "error",   "function", "already", "called",  "with",    "an",
     };
     static const char *const foreign[] = {
-        "caf\xc3\xa9",
-        "\xe2\x80\x94",
-        "na\xc3\xafve",
-        "\xe2\x9c\x85",
-        "Stra\xc3\x9f"
-        "e",
-        "\xe6\x96\x87\xe4\xbb\xb6\xe4\xb8\x8d\xe5\xad\x98\xe5\x9c\xa8",
+        "caf\xc3\xa9",      "\xe2\x80\x94",
+        "na\xc3\xafve",     "\xe2\x9c\x85",
+        "gro\xc3\x9f",      "\xe6\x96\x87\xe4\xbb\xb6\xe4\xb8\x8d\xe5\xad\x98\xe5\x9c\xa8",
         "\xf0\x9f\x9a\x80",
     };
     put(&author->text, chance(author, 2) ? PICK(author, foreign) : PICK(author, words));

@@ -12,14 +12,13 @@
 
 struct json_index {
     std::unique_ptr<simdjson::internal::dom_parser_implementation> stage;
-    size_t capacity;
+    size_t capacity; /* In bytes of document. */
 };
 
 namespace
 {
 
-constexpr size_t capacity_min =
-    size_t{64} * 1024; /* Most bodies fit without a second allocation. */
+constexpr size_t capacity_min = size_t{1024} * 1024; /* Most bodies fit without another set-up. */
 
 bool index_grow(json_index &index, size_t size)
 {
@@ -29,7 +28,7 @@ bool index_grow(json_index &index, size_t size)
     size_t capacity = index.capacity + index.capacity / 2;
     capacity = capacity > size ? capacity : size + 1;
     capacity = capacity > capacity_min ? capacity : capacity_min;
-    index.stage.reset(); /* Nothing in it is worth a copy, and both at once need not fit. */
+    index.stage.reset();
     index.capacity = 0;
     simdjson::error_code code =
         simdjson::get_active_implementation()->create_dom_parser_implementation(capacity, 1,
@@ -38,6 +37,7 @@ bool index_grow(json_index &index, size_t size)
         index.stage.reset();
         return false;
     }
+    index.stage->structural_indexes.reset(); /* Untouched; the caller's memory is used instead. */
     index.capacity = capacity;
     return true;
 }
@@ -45,7 +45,7 @@ bool index_grow(json_index &index, size_t size)
 } // namespace
 
 json_index_status json_index_build(json_index **index, const char *bytes, size_t size,
-                                   uint32_t **offsets, uint32_t *count)
+                                   uint32_t *offsets, uint32_t *count)
 {
     if (*index == nullptr) {
         *index = new (std::nothrow) json_index{nullptr, 0};
@@ -54,20 +54,16 @@ json_index_status json_index_build(json_index **index, const char *bytes, size_t
         return JSON_INDEX_NO_MEMORY;
     }
     auto &stage = *(*index)->stage;
+    stage.structural_indexes.reset(offsets); /* Lent for the call. */
     simdjson::error_code code = stage.stage1(reinterpret_cast<const uint8_t *>(bytes), size,
                                              simdjson::stage1_mode::regular);
+    (void)stage.structural_indexes.release();
     if (code != simdjson::SUCCESS || stage.n_structural_indexes == 0) {
         return JSON_INDEX_INVALID;
     }
-    *offsets = stage.structural_indexes.get();
     *count = stage.n_structural_indexes;
-    (*offsets)[*count] = static_cast<uint32_t>(size);
+    offsets[*count] = static_cast<uint32_t>(size);
     return JSON_INDEX_OK;
-}
-
-size_t json_index_capacity(const json_index *index)
-{
-    return index == nullptr ? 0 : index->capacity;
 }
 
 void json_index_free(json_index *index)

@@ -2,6 +2,7 @@
 #ifndef HASHTRIE_JSON_INTERNAL_H
 #define HASHTRIE_JSON_INTERNAL_H
 
+#include <endian.h>
 #include <string.h>
 
 #ifdef __SSE2__
@@ -47,6 +48,23 @@ static inline bool json_is_short_and_plain(const char *text, size_t size, size_t
 #else
     return size <= 16 && readable > 0 && memchr(text, '\\', size) == NULL;
 #endif
+}
+
+/*
+ * One to eight digits as the upper bytes of a word, without what stands behind them; 8 bytes can be
+ * read at `text`. False: not only digits.
+ */
+static inline bool json_digits(const char *text, size_t size, uint64_t *out)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101);
+    uint64_t word;
+    memcpy(&word, text, sizeof word);
+    unsigned unused = (unsigned)(sizeof word - size) * 8;
+    word = le64toh(word) << unused;
+    uint64_t zeros = ones * '0' << unused;
+    uint64_t high = ones * 0xf0;
+    *out = word - zeros;
+    return (word & high) == zeros && ((word + (ones * 6 << unused)) & high) == zeros;
 }
 
 static inline uint32_t json_word(uint32_t kind, uint32_t value)

@@ -35,7 +35,7 @@ enum {
     JSON_DEPTH_MAX = 1024,                   /* Open containers; Python gives up there, too. */
     JSON_DECODE_MIN = 4,                     /* Bytes that one character may need. */
     JSON_USUAL_MIN = 6,                      /* The same in the usual form. */
-    JSON_KEEP_BYTES = 4 * 1024 * 1024,       /* A parser keeps its index for bodies this large. */
+    JSON_KEEP_BYTES = 8 * 1024 * 1024,       /* A parser keeps an index of this size. */
     JSON_BYTES_MAX = 1024 * 1024 * 1024 - 1, /* Larger documents are refused. */
 };
 
@@ -77,13 +77,12 @@ json_parser_new(struct mem *mem);                  /* NULL: no memory. Takes not
 void json_parser_free(struct json_parser *parser); /* NULL is fine. */
 
 /*
- * The index takes up to 4 bytes of address space per byte of document, touched only as far as there
- * are tokens; it is simdjson's own allocation and not charged to `mem`. `bytes` must stay while
- * values are read.
+ * The index takes 4 bytes of address space per byte of document, all of it charged to the parser's
+ * `mem`, but touched only as far as there are tokens. `bytes` must stay while values are read.
  */
 enum json_status json_parse(struct json_parser *parser, const char *bytes, size_t size);
 
-/* Forgets the document and gives memory beyond JSON_KEEP_BYTES' worth back. */
+/* Forgets the document and gives an index larger than JSON_KEEP_BYTES back. */
 void json_parser_release(struct json_parser *parser);
 
 /* ---- Values; after JSON_OK ---- */

@@ -11,14 +11,41 @@ struct json_parser *json_parser_new(struct mem *mem)
         parser->mem = mem;
         parser->scan_blocks = json_scan_choice(0);
         parser->index = NULL;
+        parser->words = NULL;
+        parser->capacity = 0;
         parser->count = 0;
     }
     return parser;
 }
 
+static void free_words(struct json_parser *parser)
+{
+    mem_free(parser->mem, parser->words, parser->capacity * sizeof *parser->words);
+    parser->words = NULL;
+    parser->capacity = 0;
+}
+
+static bool reserve_words(struct json_parser *parser, size_t size)
+{
+    size_t needed = JSON_INDEX_OFFSETS(size);
+    if (parser->capacity >= needed) {
+        return true;
+    }
+    size_t capacity = parser->capacity + parser->capacity / 2;
+    capacity = capacity > needed ? capacity : needed;
+    free_words(parser); /* Nothing in it is worth a copy, and both at once need not fit. */
+    parser->words = mem_alloc(parser->mem, capacity * sizeof *parser->words);
+    if (parser->words == NULL) {
+        return false;
+    }
+    parser->capacity = capacity;
+    return true;
+}
+
 void json_parser_free(struct json_parser *parser)
 {
     if (parser != NULL) {
+        free_words(parser);
         json_index_free(parser->index);
         mem_free(parser->mem, parser, sizeof *parser);
     }
@@ -28,9 +55,8 @@ void json_parser_release(struct json_parser *parser)
 {
     parser->count = 0;
     parser->bytes = NULL;
-    if (json_index_capacity(parser->index) > 2 * (size_t)JSON_KEEP_BYTES) {
-        json_index_free(parser->index);
-        parser->index = NULL;
+    if (parser->capacity * sizeof *parser->words > JSON_KEEP_BYTES) {
+        free_words(parser);
     }
 }
 
@@ -127,6 +153,12 @@ static bool walk_scalar(struct walk *walk, char first)
         return false;
     }
     struct span text = json_token_text(walk->parser, walk->token++);
+    size_t readable = walk->parser->size - (size_t)(text.data - walk->bytes);
+    uint64_t digits = 0;
+    if (is_digit(first) && text.size <= sizeof digits && readable >= sizeof digits &&
+        json_digits(text.data, text.size, &digits)) {
+        return first != '0' || text.size == 1;
+    }
     switch (first) {
     case 't':
         return span_is(text, "true");
@@ -202,9 +234,12 @@ enum json_status json_parse(struct json_parser *parser, const char *bytes, size_
     if (size == 0) {
         return JSON_INVALID;
     }
+    if (!reserve_words(parser, size)) {
+        return JSON_NO_MEMORY;
+    }
     uint32_t count = 0;
     enum json_index_status found =
-        json_index_build(&parser->index, bytes, size, &parser->words, &count);
+        json_index_build(&parser->index, bytes, size, parser->words, &count);
     if (found != JSON_INDEX_OK) {
         return found == JSON_INDEX_INVALID ? JSON_INVALID : JSON_NO_MEMORY;
     }

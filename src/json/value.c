@@ -1,5 +1,4 @@
 /* Reading values of a checked document. */
-#include <endian.h>
 #include <string.h>
 
 #include "base/check.h"
@@ -58,17 +57,10 @@ bool json_is_text(const struct json_parser *parser, struct json_value value, con
  */
 static bool parse_eight(const char *text, size_t size, uint64_t *out)
 {
-    const uint64_t ones = UINT64_C(0x0101010101010101);
-    uint64_t word;
-    memcpy(&word, text, sizeof word);
-    unsigned unused = (unsigned)(sizeof word - size) * 8;
-    word = le64toh(word) << unused;
-    uint64_t zeros = ones * '0' << unused;
-    uint64_t high = ones * 0xf0;
-    if ((word & high) != zeros || ((word + (ones * 6 << unused)) & high) != zeros) {
+    uint64_t word = 0;
+    if (!json_digits(text, size, &word)) {
         return false;
     }
-    word -= zeros;
     word = word * 10 + (word >> 8);
     word = ((word & UINT64_C(0x000000ff000000ff)) * UINT64_C(0x000f424000000064) +
             (word >> 16 & UINT64_C(0x000000ff000000ff)) * UINT64_C(0x0000271000000001)) >>

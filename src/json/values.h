@@ -32,8 +32,9 @@ struct json_scan;
 struct json_parser {
     const char *bytes; /* The document, borrowed. */
     size_t size;
-    uint32_t *words; /* The index's. */
+    uint32_t *words; /* Owned; NULL: none. */
     uint32_t count;  /* Tokens; 0: no document. */
+    size_t capacity; /* Of words. */
     struct mem *mem;
     void (*scan_blocks)(struct json_scan *scan, const char *text, size_t blocks, uint64_t last);
     struct json_index *index; /* Owned; NULL before the first document. */
@@ -59,7 +60,7 @@ static inline char json_bracket(bool object)
 
 static inline bool json_is_blank(char byte)
 {
-    return byte == ' ' || byte == '\n' || byte == '\r' || byte == '\t';
+    return byte <= ' ' && (byte == ' ' || byte == '\n' || byte == '\r' || byte == '\t');
 }
 
 /* From the start of a token that is no container to its last byte that is not blank. */

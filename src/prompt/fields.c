@@ -10,12 +10,21 @@ bool prompt_is_name(const struct json_parser *json, struct json_value value, str
                                       : json_is_text(json, value, name.data);
 }
 
+/* Sizes of names as bits, so that most other keys need no comparison at all. */
+static inline uint64_t size_bit(size_t size)
+{
+    return size < 64 ? UINT64_C(1) << size : 0;
+}
+
 /* Which of the names a key is; `count` if none. */
-static size_t find_name(const struct json_parser *json, struct json_value key,
-                        const struct span *names, size_t count)
+static inline size_t find_name(const struct json_parser *json, struct json_value key,
+                               const struct span *names, size_t count, uint64_t sizes)
 {
     bool usual = json_is_usual(json, key);
     struct span text = json_text(json, key);
+    if (usual && (size_bit(text.size) & sizes) == 0) {
+        return count;
+    }
     for (size_t i = 0; i < count; i++) {
         if (usual ? span_equal(text, names[i]) : json_is_text(json, key, names[i].data)) {
             return i;
@@ -27,14 +36,16 @@ static size_t find_name(const struct json_parser *json, struct json_value key,
 void prompt_find_fields(const struct json_parser *json, struct json_value object,
                         const struct span *names, size_t count, struct json_value *out)
 {
+    uint64_t sizes = 0;
     for (size_t i = 0; i < count; i++) {
         out[i] = json_absent();
+        sizes |= size_bit(names[i].size);
     }
     struct json_cursor cursor = json_first(json, object);
     struct json_value key;
     struct json_value value;
     while (json_next_member(json, &cursor, &key, &value)) {
-        size_t found = find_name(json, key, names, count);
+        size_t found = find_name(json, key, names, count, sizes);
         if (found < count) {
             out[found] = value;
         }

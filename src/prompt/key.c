@@ -144,8 +144,8 @@ static bool emit_id_lists(struct emit *emit, struct json_value lists)
     const struct json_parser *json = emit->reader->json;
     struct json_cursor cursor = json_first(json, lists);
     struct json_value list;
-    for (bool first = true; json_next_element(json, &cursor, &list); first = false) {
-        if (!first) {
+    for (size_t i = 0; i < KEY_TAGS_MAX && json_next_element(json, &cursor, &list); i++) {
+        if (i > 0) {
             prompt_emit_token(emit, TOKEN_BREAK);
         }
         if (!emit_ids(emit, list)) {
