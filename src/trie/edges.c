@@ -6,6 +6,7 @@ enum {
     CELL_BUCKETS = CELL_WORDS,
     BUCKETS_MIN = 4 * CELL_BUCKETS,
     BUCKETS_GROWN_PER_INSERT = 2, /* Catches up after growth that failed. */
+    SPLITS_AHEAD = 2,
     PAGE_BYTES = 4096,
     ENTRIES_PER_PAGE = PAGE_BYTES / sizeof(uint32_t),
 };
@@ -157,6 +158,20 @@ static void bucket_drop(struct edges *edges)
     }
 }
 
+/* Fetches what the splits of the coming inserts will read: by then the prompts between have pushed
+ * it out of the cache. */
+static void prefetch_splits(const struct edges *edges)
+{
+    size_t ahead = edges->bucket_count - edges->base + SPLITS_AHEAD;
+    if (ahead + CELL_BUCKETS < edges->base) {
+        __builtin_prefetch(bucket_head(edges, ahead + CELL_BUCKETS));
+        uint32_t index = *bucket_head(edges, ahead);
+        if (index != NODE_NONE) {
+            __builtin_prefetch(node_of(edges, index));
+        }
+    }
+}
+
 void edges_insert(struct edges *edges, struct mem *mem, uint32_t index)
 {
     struct node *node = node_of(edges, index);
@@ -168,6 +183,7 @@ void edges_insert(struct edges *edges, struct mem *mem, uint32_t index)
         if (!bucket_add(edges, mem)) {
             break;
         }
+        prefetch_splits(edges);
     }
 }
 
