@@ -327,6 +327,15 @@ def test_engines_without_metrics_or_start_time_are_served_and_said_once(world):
     assert not router.find_lines(" (warning|error) Engine")
 
 
+def test_names_are_looked_up(world):
+    engine = world.engine(*FAST)
+    named = f"http://localhost:{engine.port}"
+    router = world.router([named, "http://no-such-host.invalid:8000"])
+    wait_told(router, 1)
+    assert scrape(router).value("hashtrie_engine_metrics_up", server=named) == 1
+    router.wait_line("Engine http://no-such-host.invalid:8000: its metrics cannot be read: .*host", 30)
+
+
 def test_no_proxy_comes_between(world):
     engine = world.engine(*FAST)
     nobody = "http://127.0.0.1:1"
