@@ -1,20 +1,7 @@
 /*
  * What the store's databases hold, as bytes. Private to the room. Pure functions.
  *
- * | db          | key                                   | value |
- * |-------------|---------------------------------------|-------------------------------------------|
- * | `meta`      | number of the field u32               | value u64, checksum u64 | | `endpoints` |
- * id u32                                | checksum u64, msgpack [1, name, model,    | | | |
- * generation, odometer, seen]               | | `edges`     | prefix u64, first fingerprint u32 |
- * row u64                                   | | `runs`      | row u64 | checksum u64, version u8,
- * 0, length u16,  | |             |                                       | fingerprints u32 | |
- * `state`     | row u64                               | checksum u64, msgpack [1, prefix, fp,     |
- * |             |                                       | end, depth, length, bucket, holders] | |
- * `age`       | bucket u32, ~depth u32, row u64       | nothing                                   |
- *
- * Keys are big-endian, values little-endian. Holders: nil (all), or [id, last use, odometer, ..]. A
- * checksum is XXH3 of all behind it, seeded with what binds the value to its place: a run's with
- * its prefix, a state's with its row, the others' with their key.
+ * FORMAT.md has keys, values, checksums and versions. Keys are big-endian, values little-endian.
  *
  * Decoders take any bytes: they never read outside, allocate nothing, and return false unless the
  * checksum, the version, every bound and the length are right.
