@@ -221,6 +221,9 @@ def test_repair_of_a_spoiled_store(world, tmp_path):
     report = dump_json("verify", "--repair", tmp_path / "out", store, status=1)
     assert report["nodes"] >= nodes and report["damaged_pages"] > 0
     assert dump_json("verify", tmp_path / "out")["faults"] == 0
+    dump("restore", tmp_path / "out", store)
+    assert any(name.startswith("data.mdb.bad-") for name in os.listdir(store))
+    assert dump_json("stats", store)["nodes"] == report["nodes"]
 
 
 def test_a_blocked_export_pins_no_pages(world):
