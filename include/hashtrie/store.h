@@ -88,9 +88,9 @@ HASHTRIE_API struct hashtrie_store_options hashtrie_store_options_default(const 
  * The trie works from memory, the state is OFF or OPENING, and the store is tried again by its own
  * thread. When it comes up, what it knows and what has been learnt meanwhile are brought together.
  *
- * EINVAL: an option is outside its range, or `directory` is no directory. ENETFS: it is on a
- * network file system. EACCES: no permission. ENOMEM. On success *out is owned by the caller and
- * must be closed before the trie is freed.
+ * EINVAL: an option is outside its range, chunk_size is not the trie's, or `directory` is no
+ * directory. ENETFS: it is on a network file system. EACCES: no permission. ENOMEM. On success *out
+ * is owned by the caller and must be closed before the trie is freed.
  */
 HASHTRIE_API HASHTRIE_NODISCARD enum hashtrie_status
 hashtrie_store_open(struct hashtrie *trie, const struct hashtrie_store_options *options,
@@ -101,15 +101,16 @@ hashtrie_store_open(struct hashtrie *trie, const struct hashtrie_store_options *
  * and frees the store. Reloads not yet answered are answered first (EBUSY). NULL is fine. OK: all
  * that was recorded is on disk. Else the status of what went wrong (EBUSY: out of time); the store
  * is closed all the same, and nothing that was on disk before is lost. A write that hangs in the
- * kernel is waited for.
+ * kernel is waited for. O(nodes that are new). Without the trie's lock; no other call on the store
+ * may be under way.
  */
 HASHTRIE_API enum hashtrie_status hashtrie_store_close(struct hashtrie_store *store,
                                                        uint32_t timeout_ms);
 
 /*
  * Waits until all that was recorded before this call is on disk. EBUSY: timeout_ms have passed.
- * ENOSPC, EIO, ECORRUPT: the attempt failed; it is repeated later all the same. Any thread, without
- * the trie's lock.
+ * ENOSPC, EFULL, EIO, ECORRUPT: the attempt failed, EFULL for lack of room in the file; it is
+ * repeated later all the same. O(nodes that are new). Any thread, without the trie's lock.
  */
 HASHTRIE_API HASHTRIE_NODISCARD enum hashtrie_status
 hashtrie_store_checkpoint(struct hashtrie_store *store, uint32_t timeout_ms);
@@ -139,8 +140,10 @@ typedef void hashtrie_store_on_reload(void *user, enum hashtrie_status status);
  * same chunk waits for the first. The trie may be used, and the key's path changed, at any time
  * meanwhile. Any thread; better without the trie's lock.
  *
- * EBUSY: HASHTRIE_STORE_RELOAD_JOBS_MAX are under way, or the store is slow or down: go on with
- * what is known; on_done is not called then, nor with ENOMEM and EINVAL.
+ * EBUSY: HASHTRIE_STORE_RELOAD_JOBS_MAX are under way, the store is slow or down, or there is no
+ * memory: go on with what is known. EINVAL: depth is not below key->count, the key is too long, or
+ * on_done is NULL. on_done is called only after OK. O(key->count - depth) here; on its thread, one
+ * look-up in the file per node.
  */
 HASHTRIE_API HASHTRIE_NODISCARD enum hashtrie_status
 hashtrie_store_reload(struct hashtrie_store *store, const struct hashtrie_key *key, size_t depth,
@@ -239,6 +242,7 @@ struct hashtrie_store_stats {
     double last_snapshot_seconds;
 };
 
+/* Any thread, with the trie's lock or without it. O(1). */
 HASHTRIE_API void hashtrie_store_get_stats(struct hashtrie_store *store,
                                            struct hashtrie_store_stats *out);
 
@@ -248,7 +252,9 @@ HASHTRIE_API void hashtrie_store_get_stats(struct hashtrie_store *store,
  * Read-only view for tools. Not in the process that has the store open (LMDB allows one open
  * environment per file and process). One thread at a time. Scans work in slices, each in a short
  * read transaction of its own, so that they do not hold the writer's free pages back; what they
- * tell of a store that is being written is true per node, not at one moment for all.
+ * tell of a store that is being written is true per node, not at one moment for all. A look-up is
+ * O(log nodes) pages of the file, a scan O(what lies in its range). Every call may return EIO,
+ * ENOMEM, and ECORRUPT where LMDB's own pages are damaged.
  */
 struct hashtrie_reader;
 

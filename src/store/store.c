@@ -379,7 +379,7 @@ enum hashtrie_status hashtrie_store_open(struct hashtrie *trie,
                                          struct hashtrie_store **out)
 {
     REQUIRE(trie != NULL && options != NULL && out != NULL);
-    if (!options_valid(options)) {
+    if (!options_valid(options) || options->chunk_size != trie_chunk_size(trie)) {
         return HASHTRIE_EINVAL;
     }
     struct hashtrie_store *store = new_store(trie, options);

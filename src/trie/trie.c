@@ -124,6 +124,11 @@ void hashtrie_unlock(struct hashtrie *trie)
     CHECK(pthread_mutex_unlock(&trie->lock) == 0);
 }
 
+size_t trie_chunk_size(const struct hashtrie *trie)
+{
+    return trie->chunk_size;
+}
+
 void trie_set_time(struct hashtrie *trie, uint64_t now_s)
 {
     uint64_t bucket = now_s / TRIE_BUCKET_SECONDS;

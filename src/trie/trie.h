@@ -113,6 +113,8 @@ bool trie_dirty_done(const struct hashtrie *trie, uint64_t mark);
 
 /* ---- The store attaches ---- */
 
+size_t trie_chunk_size(const struct hashtrie *trie); /* No lock needed: it never changes. */
+
 /* Called with the lock held when a checkpoint has become due or eviction waits for dirty nodes.
  * Must only signal. */
 typedef void trie_wake(void *user);

@@ -73,6 +73,7 @@ static inline enum hashtrie_status test_store_try_open(struct test_store *test)
 {
     struct hashtrie_options options = hashtrie_options_default(test->budget);
     options.seed = 42;
+    options.chunk_size = test->options.chunk_size;
     if (test->threshold > 0) {
         options.threshold = test->threshold;
         options.target = test->threshold / 2;

@@ -65,6 +65,13 @@ static void refuses_bad_options(void **state)
     test->options.directory = file;
     assert_int_equal(test_store_try_open(test), HASHTRIE_EINVAL);
     test_path_free(file);
+    test->options.directory = test->directory;
+    struct hashtrie_options of_trie = hashtrie_options_default(test->budget);
+    of_trie.chunk_size = test->options.chunk_size * 2;
+    assert_int_equal(hashtrie_new(&of_trie, &test->trie), HASHTRIE_OK);
+    assert_int_equal(hashtrie_store_open(test->trie, &test->options, &test->store),
+                     HASHTRIE_EINVAL);
+    hashtrie_free(test->trie);
 }
 
 static void keeps_a_second_router_out(void **state)
