@@ -71,7 +71,8 @@ hashtrie_new(const struct hashtrie_options *options, struct hashtrie **out);
 /* NULL is fine. A store attached to it must have been closed before. O(nodes). */
 HASHTRIE_API void hashtrie_free(struct hashtrie *trie);
 
-/* Not recursive. A store's threads hold it for some microseconds at a time. */
+/* Not recursive; unlocked by the thread that locked it (Go: runtime.LockOSThread). A store's
+ * threads hold it for some microseconds at a time. */
 HASHTRIE_API void hashtrie_lock(struct hashtrie *trie);
 HASHTRIE_API void hashtrie_unlock(struct hashtrie *trie);
 
@@ -118,8 +119,8 @@ hashtrie_endpoint_set_generation(struct hashtrie *trie, hashtrie_endpoint endpoi
 /*
  * Bytes of prompt that the engine's KV cache takes; 0 (the start value): unknown. Once more than
  * that has been sent to the engine uncached since an entry was last used, the engine must have
- * evicted it, and it no longer counts. Rounded up to KiB; past 2 TiB it counts as 2 TiB. O(1).
- * EINVAL: no such endpoint.
+ * evicted it, and it no longer counts. Rounded up to KiB. Past 1 TiB, or if unknown, an entry
+ * counts until 1 TiB has been sent. O(1). EINVAL: no such endpoint.
  */
 HASHTRIE_API enum hashtrie_status
 hashtrie_endpoint_set_capacity(struct hashtrie *trie, hashtrie_endpoint endpoint, uint64_t bytes);

@@ -300,7 +300,7 @@ static bool graft_step(struct hashtrie_store *store, const struct reload_job *jo
     for (int i = 0; i < GRAFTS_PER_HOLD && grafting->next < walk->count; i++) {
         enum hashtrie_status status =
             trie_graft(store->trie, &job->key, &walk->rows[grafting->next].record);
-        if (status == HASHTRIE_EFULL || status == HASHTRIE_ENOMEM) {
+        if (status == HASHTRIE_EFULL) {
             grafting->no_room = true;
             return false;
         }

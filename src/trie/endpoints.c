@@ -172,6 +172,21 @@ void endpoint_charge(struct endpoint *endpoint, uint64_t bytes)
     }
 }
 
+/* A known endpoint may serve another model now. False: no room. */
+static bool set_model(struct hashtrie *trie, struct endpoint *endpoint, const char *model)
+{
+    if (strcmp(endpoint->model, model) == 0) {
+        return true;
+    }
+    char *copy = text_copy(trie, model);
+    if (copy == NULL) {
+        return false;
+    }
+    text_free(trie, endpoint->model);
+    endpoint->model = copy;
+    return true;
+}
+
 enum hashtrie_status hashtrie_endpoint_add(struct hashtrie *trie, const char *name,
                                            const char *model, hashtrie_endpoint *out)
 {
@@ -180,12 +195,9 @@ enum hashtrie_status hashtrie_endpoint_add(struct hashtrie *trie, const char *na
     }
     size_t slot = slot_find(trie, name);
     if (slot != SIZE_MAX) {
-        char *copy = text_copy(trie, model); /* It may serve another model now. */
-        if (copy == NULL) {
+        if (!set_model(trie, &trie->endpoints[slot], model)) {
             return HASHTRIE_EFULL;
         }
-        text_free(trie, trie->endpoints[slot].model);
-        trie->endpoints[slot].model = copy;
         *out = (hashtrie_endpoint)slot;
         return HASHTRIE_OK;
     }

@@ -14,7 +14,7 @@ static uint32_t graft_place(struct hashtrie *trie, const struct hashtrie_key *ke
         *status = HASHTRIE_ENOENT;
         return NODE_NONE;
     }
-    *status = HASHTRIE_ENOMEM;
+    *status = HASHTRIE_EFULL;
     trie->pinned = walk.node;
     if (walk.node == NODE_NONE) {
         return nodes_add_namespace(trie, key->namespace_hash);

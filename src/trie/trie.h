@@ -181,7 +181,7 @@ size_t trie_known_length(const struct hashtrie *trie, const struct hashtrie_key 
  * record must have been checked against the key: prefix == hashes[depth - 1] (or the namespace), fp
  * == low half of hashes[depth], and, where the key covers all of it, end == hashes[depth + length -
  * 1]. Holders are filtered by known ids; odometers ahead of their endpoint's are clamped. The new
- * node is clean. ENOENT: did not fit. EFULL, ENOMEM: no room.
+ * node is clean. ENOENT: did not fit. EFULL: no room. ECORRUPT: deeper than any key.
  */
 enum hashtrie_status trie_graft(struct hashtrie *trie, const struct hashtrie_key *key,
                                 const struct trie_record *record);

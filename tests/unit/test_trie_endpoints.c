@@ -73,7 +73,13 @@ static void same_name_is_same_endpoint(void **state)
     assert_int_equal(add(fixture, "http://a"), add(fixture, "http://a"));
     assert_int_not_equal(add(fixture, "http://a"), add(fixture, "http://b"));
     hashtrie_endpoint out;
-    assert_int_equal(hashtrie_endpoint_add(fixture->trie, "", "m", &out), HASHTRIE_EINVAL);
+    fixture->trie->mem.fail_after = 0; /* It is known, so no room is needed. */
+    assert_int_equal(add(fixture, "http://b"), 1);
+    assert_int_equal(hashtrie_endpoint_add(fixture->trie, "http://b", "n", &out), HASHTRIE_EFULL);
+    fixture->trie->mem.fail_after = UINT64_MAX;
+    assert_int_equal(hashtrie_endpoint_add(fixture->trie, "http://b", "n", &out), HASHTRIE_OK);
+    assert_int_equal(out, 1);
+    assert_string_equal(fixture->trie->endpoints[1].model, "n");
 }
 
 static void holders_come_deepest_first(void **state)
