@@ -215,6 +215,7 @@ struct hashtrie_store_stats {
     uint64_t checkpoint_timed_count;                           /* The bucket +Inf. */
     double checkpoint_seconds_sum;
     uint64_t written_node_count;
+    uint64_t touched_node_count; /* Of which holders and time of use alone were written. */
     uint64_t deleted_node_count; /* By the cap. */
 
     double restore_seconds; /* From hashtrie_store_open() until the store was up. */

@@ -108,6 +108,7 @@ static enum hashtrie_status write_state(struct write *write, struct trie_entry *
     enum hashtrie_status status = row_put_state(&write->store->env, write->txn, row, &record);
     if (status == HASHTRIE_OK) {
         write->delete_quota++; /* Holders take room too. */
+        write->touched++;
         entry->outcome = TRIE_WRITTEN;
     }
     return status;

@@ -45,6 +45,7 @@ static void count_written(struct hashtrie_store *store, const struct write *writ
     store->newest_bucket = write->newest_bucket;
     counter_set(&store->counters.chunks, write->chunks);
     counter_add(&store->counters.written, write->inserted);
+    counter_add(&store->counters.touched, write->touched);
     counter_add(&store->counters.deleted, write->deleted);
     counter_add(&store->counters.corrupt, write->corrupt);
     counter_add(&store->filter_added, write->inserted);

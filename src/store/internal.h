@@ -68,6 +68,7 @@ struct counters {
     atomic_uint_fast64_t timed[HASHTRIE_STORE_CHECKPOINT_BOUNDS + 1];
     atomic_uint_fast64_t timed_ns_sum;
     atomic_uint_fast64_t written;
+    atomic_uint_fast64_t touched;
     atomic_uint_fast64_t deleted;
     atomic_uint_fast64_t corrupt;
     atomic_uint_fast64_t nodes;
@@ -350,6 +351,7 @@ struct write {
     uint64_t next_row;
     size_t found_used;
     size_t inserted;   /* Rows. */
+    size_t touched;    /* States alone. */
     size_t deleted;    /* By the cap. */
     size_t incomplete; /* Entries not written. */
     size_t corrupt;

@@ -50,6 +50,7 @@ static void get_checkpoint_stats(const struct counters *counters, struct hashtri
     out->checkpoint_seconds_sum =
         (double)counter_get(&counters->timed_ns_sum) / (double)CLOCK_NS_PER_S;
     out->written_node_count = counter_get(&counters->written);
+    out->touched_node_count = counter_get(&counters->touched);
     out->deleted_node_count = counter_get(&counters->deleted);
 }
 
