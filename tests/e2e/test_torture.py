@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from client import Connection, engine_of
+from client import Connection, ask, engine_of
 from harness import BIN, SLOW, Program, binary
 from prometheus import scrape
 
@@ -92,11 +92,12 @@ class Client(threading.Thread):
 
 
 class Watch(threading.Thread):
-    """The router's figures as long as it lives."""
+    """The router's figures as long as it lives; asks for snapshots if it makes them."""
 
-    def __init__(self, router):
+    def __init__(self, router, snapshots):
         super().__init__(daemon=True)
         self.router = router
+        self.snapshots = snapshots
         self.checkpoint = 0.0
         self.metrics = None
 
@@ -106,14 +107,17 @@ class Watch(threading.Thread):
                 metrics = scrape(self.router)
                 self.checkpoint = metrics.total("hashtrie_last_checkpoint_timestamp_seconds")
                 self.metrics = metrics
+                if self.snapshots:
+                    ask(self.router, "POST", "/admin/snapshot")
                 time.sleep(0.02)
         except (OSError, EOFError):
             pass  # Killed.
 
 
 class Torture:
-    def __init__(self, world, engines, options, size, environment=None):
+    def __init__(self, world, engines, options, size, environment=None, snapshots=None):
         self.world = world
+        self.snapshots = snapshots  # Their folder.
         self.engines = {engine.name: engine.url for engine in engines}
         self.backends = engines
         self.options = options
@@ -122,7 +126,8 @@ class Torture:
         self.store = world.store()
         self.chance = random.Random(SEED)
         self.ledger = []  # (round, engine, body): must be found.
-        self.covered = self.deleted = self.reloaded = self.spilled = 0
+        self.figures = {}
+        self.covered = self.copied = self.deleted = self.reloaded = self.spilled = 0
         self.round = 0
         print(f"replay with HASHTRIE_SEED={SEED}")
 
@@ -146,7 +151,7 @@ class Torture:
                                    store=self.store, environment=self.environment)
         clients = [Client(router.address, self.chance.randrange(1 << 60), self.size)
                    for _ in range(CLIENTS)]
-        watch = Watch(router)
+        watch = Watch(router, self.snapshots is not None)
         for thread in [*clients, watch]:
             thread.start()
         time.sleep(0.1 + self.chance.random() * 0.8)
@@ -165,7 +170,10 @@ class Torture:
         return [note for client in clients for note in client.notes], watch.checkpoint
 
     def take_figures(self, metrics):
+        self.figures = {name: value for (name, _), value in metrics.samples.items()
+                        if name.startswith("hashtrie_") and not name.endswith("_bucket")}
         self.deleted += metrics.total("hashtrie_store_deleted_nodes_total")
+        self.copied += metrics.total("hashtrie_snapshots_total")
         self.reloaded += metrics.total("hashtrie_reloaded_nodes_total")
         self.spilled += metrics.total("hashtrie_spilled_nodes_total")
         assert metrics.total("hashtrie_dropped_nodes_total") == 0
@@ -175,8 +183,12 @@ class Torture:
                               check=False)
 
     def verify(self):
-        result = self.run(binary("hashtrie-dump"), "verify", self.store)
-        assert result.returncode == 0, result.stdout + result.stderr
+        """The store; and what has a snapshot's name is whole."""
+        copies = os.listdir(self.snapshots) if self.snapshots else []
+        for store in [self.store, *(os.path.join(self.snapshots, name) for name in copies
+                                    if not name.endswith(".part"))]:
+            result = self.run(binary("hashtrie-dump"), "verify", store)
+            assert result.returncode == 0, f"{store}: {result.stdout}{result.stderr}"
 
     def last_checkpoint(self):
         result = self.run(binary("hashtrie-dump"), "stats", "--json", self.store)
@@ -192,7 +204,8 @@ class Torture:
         ledger.write_text("".join(f"{self.engines[engine]} mock-model {body}\n"
                                   for _, engine, body in self.ledger), encoding="ascii")
         result = self.run(os.path.join(BIN, "..", "tests", "ledger_check"), str(copy), str(ledger))
-        assert result.returncode == 0, f"kill {self.round}:\n{result.stdout}{result.stderr}"
+        assert result.returncode == 0, (f"kill {self.round}:\n{result.stdout}{result.stderr}"
+                                        f"figures before it: {self.figures}")
         assert "store:" not in result.stdout, result.stdout
         shutil.rmtree(copy)
 
@@ -242,13 +255,17 @@ def test_killed_routers_lose_nothing_that_a_checkpoint_covers(world):
 @pytest.mark.load
 @pytest.mark.timeout(0)
 def test_killed_routers_leave_a_sound_store_at_its_cap(world):
-    """A store so full that each commit deletes."""
+    """A store so full that each commit deletes, and snapshots one after the other."""
+    snapshots = world.store("snapshots")
     torture = Torture(world, world.engines(2, *FAST),
-                      ["--max-memory", "16MiB", "--store-max-size", "16MiB"], 20000)
+                      ["--max-memory", "16MiB", "--store-max-size", "16MiB", "--snapshot-dir",
+                       snapshots, "--snapshot-keep", "2"], 20000, snapshots=snapshots)
+    os.mkdir(snapshots)
     filled = torture.run(binary("fill-store"), torture.store, "15", *torture.engines.values())
     assert filled.returncode == 0, filled.stderr
     for _ in range(KILLS - KILLS * 3 // 4):
         torture.one_round(with_ledger=False)
         assert torture.file_bytes() <= 16 << 20
-    print(f"{torture.round} kills, {torture.deleted:.0f} nodes deleted by the cap")
-    assert torture.deleted > 0
+    print(f"{torture.round} kills, {torture.deleted:.0f} nodes deleted by the cap, "
+          f"{torture.copied:.0f} snapshots")
+    assert torture.deleted > 0 and torture.copied > 0
