@@ -147,10 +147,20 @@ static bool is_left_over(const char *text)
     return is_name(name);
 }
 
+static enum hashtrie_status make_folder(const char *directory)
+{
+    char parent[ENV_PATH_BYTES_MAX];
+    if (mkdir(directory, DIRECTORY_MODE) != 0) {
+        return errno == EEXIST ? HASHTRIE_OK : env_status(errno);
+    }
+    return join(parent, directory, "/", "..") ? sync_folder(parent) : HASHTRIE_EINVAL;
+}
+
 enum hashtrie_status snapshot_folder_open(const char *directory)
 {
-    if (mkdir(directory, DIRECTORY_MODE) != 0 && errno != EEXIST) {
-        return env_status(errno);
+    enum hashtrie_status status = make_folder(directory);
+    if (status != HASHTRIE_OK) {
+        return status;
     }
     DIR *listing = opendir(directory);
     if (listing == NULL) {
