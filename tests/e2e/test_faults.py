@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from client import Connection, chat, encode, chat_body, engine_of, get
+from client import Connection, ask, chat, encode, chat_body, engine_of, get
 from disk import STALL_READS, STALL_WRITES, Disk
 from harness import SLOW, wait_until
 from prometheus import scrape
@@ -99,16 +99,18 @@ def run_load(router, number, seconds, done=lambda: True):
 
 
 def test_no_loop_ever_reads_or_writes_the_store(world):
-    """Commits, evictions, reloads, the cap and all admin pages, and each thread's calls counted."""
+    """Commits, evictions, reloads, a snapshot and figures, and each thread's calls counted."""
     disk = Disk(world, world.folder)
     router = world.router(world.engines(2, *FAST), "--threads", "2", "--max-memory", "1MiB",
                           "--checkpoint-interval", "20ms", "--reload-timeout", "1s",
-                          store=world.store(), environment=disk.environment)
+                          "--snapshot-dir", world.store("snapshots"), store=world.store(),
+                          environment=disk.environment)
     loads = [Load(router, number) for number in range(3)]
     for load in loads:
         load.start()
     wait_until(lambda: health(router)["up"] and
                scrape(router).total("hashtrie_reloaded_nodes_total") > 100, 60, "reloads")
+    assert ask(router, "POST", "/admin/snapshot").status == 200
     for load in loads:
         load.stop()
     threads = disk.threads()

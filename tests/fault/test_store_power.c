@@ -10,10 +10,12 @@
  */
 #include <dlfcn.h>
 #include <inttypes.h>
+#include <semaphore.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "store/env.h"
+#include "store/snapshot.h"
 #include "support/crash_model.h"
 #include "unit/store_ledger.h"
 
@@ -25,12 +27,16 @@ enum {
     CAP_KEY_CHUNKS = 900,
     CAP_KEYS_PER_CHECKPOINT = 25,
     ASIDE_KEYS = 60,
+    SNAPSHOT_KEYS = 200,
+    SNAPSHOT_EVERY = 25, /* Keys. */
+    SNAPSHOT_KEEP = 2,
     CHILD_SECONDS_MAX = 120,
     ARGUMENTS = 7,
 };
 
 /* Names of folders and files below a temporary one. */
-#define STORE "store"
+#define STORE     "store"
+#define SNAPSHOTS "snapshots"
 
 /* What worker and checker of a scenario share. */
 struct power {
@@ -42,6 +48,7 @@ struct power {
     disk_mark_function *mark; /* Worker: tells the trace what was acknowledged, what was sent. */
     size_t acknowledged;
     size_t sent;
+    char *snapshots; /* Their folder, or NULL. */
 };
 
 static void power_init(struct power *power, const char *folder, uint64_t seed, size_t key_count)
@@ -59,6 +66,7 @@ static void power_init(struct power *power, const char *folder, uint64_t seed, s
 static void power_fini(struct power *power)
 {
     free(power->keys);
+    test_path_free(power->snapshots);
     test_path_free(power->test.directory);
 }
 
@@ -275,6 +283,72 @@ static void aside_check(struct power *power)
     test_store_expect_clean(&power->test);
 }
 
+/* ---- Snapshots ---- */
+
+static void snapshot_init(struct power *power, const char *folder, uint64_t seed)
+{
+    power_init(power, folder, seed, SNAPSHOT_KEYS);
+    power->snapshots = test_path(folder, SNAPSHOTS);
+    power->test.options.snapshot_directory = power->snapshots;
+    power->test.options.snapshot_keep = SNAPSHOT_KEEP;
+    for (size_t i = 0; i < SNAPSHOT_KEYS; i++) {
+        ledger_make_key(&power->random, power->keys, i, &power->keys[i]);
+    }
+}
+
+static void on_snapshot(void *user, const struct hashtrie_snapshot_result *result)
+{
+    assert_int_equal(result->status, HASHTRIE_OK);
+    (void)sem_post(user);
+}
+
+/* Nothing but snapshots is acknowledged here: what was in the store before each. */
+static void snapshot_work(struct power *power)
+{
+    sem_t done;
+    assert_int_equal(sem_init(&done, 0, 0), 0);
+    ledger_open(&power->test, power->slots);
+    for (size_t i = 0; i < SNAPSHOT_KEYS; i++) {
+        insert(power, i);
+        if (i % 5 == 4) {
+            test_store_checkpoint(&power->test);
+        }
+        if (i % SNAPSHOT_EVERY == SNAPSHOT_EVERY - 1) {
+            assert_int_equal(hashtrie_store_snapshot(power->test.store, on_snapshot, &done),
+                             HASHTRIE_OK);
+            while (sem_wait(&done) != 0) {
+            }
+            acknowledge(power);
+        }
+    }
+    test_store_close(&power->test);
+    (void)sem_destroy(&done);
+}
+
+/* Whatever has a snapshot's name is whole; the newest has all that was acknowledged. */
+static void snapshot_check(struct power *power)
+{
+    static struct snapshot_list list;
+    enum hashtrie_status status = snapshot_list(power->snapshots, &list);
+    assert_true(status == HASHTRIE_OK || status == HASHTRIE_ENOENT);
+    assert_true(list.count > 0 || power->acknowledged == 0);
+    for (size_t i = 0; i < list.count; i++) {
+        char *path = test_path(power->snapshots, list.names[i].text);
+        assert_true(verify_as_found(path));
+        test_path_free(path);
+    }
+    assert_true(verify_as_found(power->test.directory) || power->acknowledged == 0);
+    if (list.count > 0) {
+        test_path_free(power->test.directory);
+        power->test.directory = test_path(power->snapshots, list.names[0].text);
+        power->test.options.directory = power->test.directory;
+        power->test.options.snapshot_directory = NULL;
+        ledger_open(&power->test, power->slots);
+        check_keys(power, 0);
+        test_store_close(&power->test);
+    }
+}
+
 /* ---- Scenarios ---- */
 
 struct scenario {
@@ -288,6 +362,7 @@ static const struct scenario scenarios[] = {
     {"grow", grow_init, grow_work, grow_check},
     {"cap", cap_init, cap_work, cap_check},
     {"aside", aside_init, aside_work, aside_check},
+    {"snapshot", snapshot_init, snapshot_work, snapshot_check},
 };
 
 enum { SCENARIOS = sizeof scenarios / sizeof *scenarios };
@@ -465,16 +540,23 @@ static void power_goes_while_a_store_is_moved_aside(void **state)
     run_scenario(&scenarios[2], image_count());
 }
 
+static void power_goes_while_snapshots_are_made(void **state)
+{
+    (void)state;
+    run_scenario(&scenarios[3], image_count());
+}
+
 int main(int argc, char **argv)
 {
     test_store_prefer_memory();
-    if (argc > 1) {
+    if (argc >= 5) {
         return act(argv);
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(power_goes_while_a_store_grows),
         cmocka_unit_test(power_goes_at_the_cap),
         cmocka_unit_test(power_goes_while_a_store_is_moved_aside),
+        cmocka_unit_test(power_goes_while_snapshots_are_made),
     };
     return cmocka_run_group_tests_name("store power", tests, NULL, NULL);
 }

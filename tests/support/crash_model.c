@@ -250,6 +250,23 @@ static void set_name(struct name *name, const char *path, size_t size, size_t fi
     name->file = file;
 }
 
+/* What is in a folder goes with it. */
+static void move_contents(struct name *names, size_t count, const struct step *step)
+{
+    const struct disk_record *record = step->record;
+    for (size_t i = 0; i < count; i++) {
+        char *path = names[i].path;
+        size_t size = strlen(path);
+        if (size > record->path_size && path[record->path_size] == '/' &&
+            memcmp(path, step->path, record->path_size) == 0) {
+            size_t rest = size - record->path_size;
+            CHECK(record->path2_size + rest < PATH_BYTES);
+            memmove(path + record->path2_size, path + record->path_size, rest + 1);
+            memcpy(path, step->path2, record->path2_size);
+        }
+    }
+}
+
 /* `names` has room for one more. */
 static void apply_change(const struct crash_model *model, const struct name_change *change,
                          struct name *names, size_t *count)
@@ -271,6 +288,7 @@ static void apply_change(const struct crash_model *model, const struct name_chan
         size_t old = find_name(names, *count, step->path2, record->path2_size);
         *count += old == *count;
         set_name(&names[old], step->path2, record->path2_size, moved.file);
+        move_contents(names, *count, step);
     }
 }
 
@@ -509,10 +527,15 @@ static struct name *left_names(const struct crash_model *model, enum crash_kind 
     return names;
 }
 
-static bool parent_is_left(const struct name *names, size_t count, const char *path)
+/* All folders above it are there. */
+static bool place_is_left(const struct name *names, size_t count, const char *path)
 {
-    const char *slash = strrchr(path, '/');
-    return slash == NULL || find_name(names, count, path, (size_t)(slash - path)) < count;
+    for (const char *slash = strchr(path, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
+        if (find_name(names, count, path, (size_t)(slash - path)) == count) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static bool write_name(const struct crash_model *model, const struct name *name,
@@ -533,18 +556,23 @@ static bool write_name(const struct crash_model *model, const struct name *name,
     return good;
 }
 
+static int by_path(const void *a, const void *b)
+{
+    const struct name *left = a;
+    const struct name *right = b;
+    return strcmp(left->path, right->path);
+}
+
 bool crash_model_image(const struct crash_model *model, enum crash_kind kind, struct random *random,
                        const char *folder)
 {
     size_t count = 0;
     struct name *names = left_names(model, kind, random, &count);
     bool good = true;
-    for (int files = 0; files <= 1; files++) { /* Folders first; they are not nested. */
-        for (size_t i = 0; i < count && good; i++) {
-            if ((names[i].file != SIZE_MAX) == (files == 1) &&
-                parent_is_left(names, count, names[i].path)) {
-                good = write_name(model, &names[i], kind, random, folder);
-            }
+    qsort(names, count, sizeof *names, by_path); /* A folder comes before what is in it. */
+    for (size_t i = 0; i < count && good; i++) {
+        if (place_is_left(names, count, names[i].path)) {
+            good = write_name(model, &names[i], kind, random, folder);
         }
     }
     free(names);

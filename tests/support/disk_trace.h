@@ -18,7 +18,7 @@ enum disk_kind {
     DISK_CREATE = 1, /* path, file: a file came to be. */
     DISK_MKDIR,      /* path. */
     DISK_RENAME,     /* path to path2. */
-    DISK_UNLINK,     /* path. */
+    DISK_UNLINK,     /* path: a file or an empty folder. */
     DISK_WRITE,      /* file, offset, size; `size` bytes follow. */
     DISK_TRUNCATE,   /* file, size: also makes it longer. */
     DISK_SYNC,       /* file: all of it so far is durable. */

@@ -34,7 +34,6 @@ struct open_file {
     bool is_directory;
     bool durable; /* O_DSYNC */
     uint64_t file;
-    char path[256]; /* Of a directory. */
 };
 
 /* A preloaded library has no other place for what it knows. */
@@ -210,7 +209,7 @@ __attribute__((constructor)) static void begin(void)
 
 /* ---- Opening and closing ---- */
 
-/* A folder may have been opened as "store/..": what it is called without such steps. */
+/* What an open folder is called now: it may have been opened as "store/..", or moved since. */
 static const char *real_path_below(int fd)
 {
     static char path[PATH_MAX_BYTES];
@@ -225,7 +224,7 @@ static const char *real_path_below(int fd)
 static void remember(int fd, const char *path, int flags, bool is_new)
 {
     struct stat status;
-    if (fd >= FD_MAX || fstat(fd, &status) != 0 || strlen(path) >= sizeof disk.files[fd].path) {
+    if (fd >= FD_MAX || fstat(fd, &status) != 0) {
         (void)fprintf(stderr, "disk: cannot watch %s\n", path);
         abort();
     }
@@ -233,10 +232,6 @@ static void remember(int fd, const char *path, int flags, bool is_new)
     file->is_directory = S_ISDIR(status.st_mode);
     file->durable = (flags & O_DSYNC) != 0; /* O_SYNC has that bit, too. */
     file->file = status.st_ino;
-    if (file->is_directory) {
-        path = real_path_below(fd);
-    }
-    memcpy(file->path, path, strlen(path) + 1);
     atomic_store(&file->watched, true);
     if (is_new) {
         put_record((struct disk_record){.kind = DISK_CREATE, .file = file->file}, path, NULL, NULL,
@@ -440,7 +435,7 @@ static int sync_watched(int fd, const struct open_file *file, int (*real)(int fd
     if (result == 0) {
         struct disk_record record = {.kind = file->is_directory ? DISK_SYNC_DIR : DISK_SYNC,
                                      .file = file->file};
-        put_record(record, file->is_directory ? file->path : NULL, NULL, NULL, 0);
+        put_record(record, file->is_directory ? real_path_below(fd) : NULL, NULL, NULL, 0);
     }
     return (int)change_ends(result);
 }
@@ -532,6 +527,19 @@ EXPORT int rename(const char *from, const char *to)
 EXPORT int unlink(const char *path)
 {
     REAL(unlink);
+    const char *inside = below_root(path);
+    if (inside == NULL) {
+        return real(path);
+    }
+    if (!change_begins()) {
+        return -1;
+    }
+    return name_call_ends(real(path), DISK_UNLINK, inside, NULL);
+}
+
+EXPORT int rmdir(const char *path)
+{
+    REAL(rmdir);
     const char *inside = below_root(path);
     if (inside == NULL) {
         return real(path);
