@@ -230,10 +230,10 @@ static void put_string(struct buf *out, const struct buf *text, bool ascii)
             at += put_beyond_ascii(out, at, ascii);
             continue;
         }
-        char escaped[2] = {'\\', (char)*at};
-        escaped[1] = *at == '\n' ? 'n' : *at == '\t' ? 't' : escaped[1];
-        bool special = *at == '"' || *at == '\\' || *at < ' ';
-        CHECK(special ? buf_append(out, escaped, 2) : buf_append(out, at, 1));
+        bool special = *at == '"' || *at == '\\';
+        const char *escape = *at == '\n' ? "\\n" : *at == '\t' ? "\\t" : special ? "\\" : "";
+        put(out, escape);
+        CHECK(*at < ' ' || buf_append(out, at, 1));
         at++;
     }
     put(out, "\"");
@@ -243,9 +243,8 @@ static void put_string(struct buf *out, const struct buf *text, bool ascii)
 static void put_json(struct author *author, const char *json)
 {
     for (; *json != '\0'; json++) {
-        char byte = *json == '\'' ? '"' : *json;
-        CHECK(buf_append(author->out, &byte, 1));
-        put(author->out, author->ascii && (byte == ':' || byte == ',') ? " " : "");
+        CHECK(buf_append(author->out, *json == '\'' ? "\"" : json, 1));
+        put(author->out, author->ascii && (*json == ':' || *json == ',') ? " " : "");
     }
 }
 
@@ -257,8 +256,8 @@ static void put_text(struct author *author)
 
 static void put_call_id(struct author *author)
 {
-    CHECK(buf_printf(author->out, "\"call_%08x%08x\"", author->calls * 2654435761u,
-                     author->calls ^ 0x5bd1e995u));
+    CHECK(buf_printf(author->out, "\"call_%08x%08x\"", author->calls * 2654435761U,
+                     author->calls ^ 0x5bd1e995U));
 }
 
 static void put_property(struct author *author, bool last)
@@ -309,7 +308,7 @@ static size_t log_normal(struct author *author, size_t median, double sigma, siz
 {
     double normal = -6;
     for (int i = 0; i < 12; i++) {
-        normal += (double)random_below(&author->random, 1u << 30) / (1u << 30);
+        normal += (double)random_below(&author->random, 1U << 30) / (1U << 30);
     }
     double value = (double)median * exp(sigma * normal);
     return value < (double)least ? least : value > (double)most ? most : (size_t)value;

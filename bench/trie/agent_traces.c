@@ -45,7 +45,7 @@ static void add_conversation(struct agent_bodies *bodies, const struct json_pars
     }
 }
 
-static void fail(const char *path, const char *what)
+static _Noreturn void fail(const char *path, const char *what)
 {
     (void)fprintf(stderr, "bench-trie: %s: %s\n", path, what);
     exit(1);
@@ -60,7 +60,9 @@ void agent_bodies_load(struct agent_bodies *bodies, const char *dir)
         fail(path, strerror(errno));
     }
     struct json_parser *json = json_parser_new(bodies->bytes.mem);
-    bench_check(json != NULL ? HASHTRIE_OK : HASHTRIE_ENOMEM, path);
+    if (json == NULL) {
+        fail(path, "out of memory");
+    }
     char *line = NULL;
     size_t capacity = 0;
     ssize_t length;

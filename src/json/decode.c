@@ -101,17 +101,17 @@ size_t json_decode(struct span *text, char *out, size_t out_size)
 static size_t put_usual(char *out, unsigned code)
 {
     static const char digits[] = "0123456789abcdef";
-    char letter = code < sizeof usual_letters ? usual_letters[code] : '\0';
-    if (letter != '\0') {
+    if (code < sizeof usual_letters && usual_letters[code] != '\0') {
         out[0] = '\\';
-        out[1] = letter;
+        out[1] = usual_letters[code];
         return 2;
     }
     if (code < ' ') {
-        memcpy(out, "\\u00", 4);
-        out[4] = digits[code >> 4];
-        out[5] = digits[code & 0xf];
-        return UNICODE_ESCAPE_SIZE;
+        const char escape[UNICODE_ESCAPE_SIZE] = {
+            '\\', 'u', '0', '0', digits[code >> 4], digits[code & 0xf],
+        };
+        memcpy(out, escape, sizeof escape);
+        return sizeof escape;
     }
     return put_utf8(out, code);
 }

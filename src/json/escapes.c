@@ -141,7 +141,7 @@ static void scan_sse2(struct json_scan *scan, const char *text, size_t blocks, u
         __m128i backslash[4];
         __m128i letter[4];
         __m128i unusual[4];
-        for (unsigned i = 0; i < 4; i++) {
+        for (size_t i = 0; i < 4; i++) {
             bytes[i] = _mm_loadu_si128((const __m128i *)(const void *)(text + 16 * i));
             backslash[i] = equal_sse2(bytes[i], '\\');
         }
@@ -182,9 +182,17 @@ __attribute__((target("avx2"))) static inline uint64_t letters_avx2(__m256i byte
     return (uint32_t)~_mm256_movemask_epi8(none);
 }
 
-__attribute__((target("avx2"))) static inline uint64_t equal_avx2(__m256i bytes, char byte)
+__attribute__((target("avx2"))) static inline uint64_t unusual_avx2(__m256i bytes)
 {
-    return (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(byte)));
+    __m256i either = _mm256_or_si256(_mm256_cmpeq_epi8(bytes, _mm256_set1_epi8('u')),
+                                     _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8('/')));
+    return (uint32_t)_mm256_movemask_epi8(either);
+}
+
+__attribute__((target("avx2"))) static inline uint64_t backslash_avx2(__m256i bytes)
+{
+    __m256i equal = _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8('\\'));
+    return (uint32_t)_mm256_movemask_epi8(equal);
 }
 
 __attribute__((target("avx2"))) static void scan_avx2(struct json_scan *scan, const char *text,
@@ -193,12 +201,10 @@ __attribute__((target("avx2"))) static void scan_avx2(struct json_scan *scan, co
     for (; blocks > 0; blocks--, text += BLOCK) {
         __m256i first = _mm256_loadu_si256((const __m256i *)(const void *)text);
         __m256i second = _mm256_loadu_si256((const __m256i *)(const void *)(text + 32));
-        struct masks masks = {.backslash = equal_avx2(first, '\\') | equal_avx2(second, '\\')
-                                                                         << 32};
+        struct masks masks = {.backslash = backslash_avx2(first) | backslash_avx2(second) << 32};
         if ((masks.backslash | scan->escaped) != 0) {
             masks.letter = letters_avx2(first) | letters_avx2(second) << 32;
-            masks.unusual = equal_avx2(first, 'u') | equal_avx2(second, 'u') << 32 |
-                            equal_avx2(first, '/') | equal_avx2(second, '/') << 32;
+            masks.unusual = unusual_avx2(first) | unusual_avx2(second) << 32;
             take_block(scan, text, masks, blocks > 1 ? ~UINT64_C(0) : last);
         }
     }

@@ -12,7 +12,7 @@
 #include "json/index.h"
 #include "json/json.h"
 
-#define JSON_UNICODE_DIGITS 4u
+#define JSON_UNICODE_DIGITS 4U
 #define JSON_NO_CODE_UNIT   UINT32_MAX
 
 /* ---- escapes.c ---- */
@@ -44,7 +44,7 @@ static inline bool json_is_short_and_plain(const char *text, size_t size, size_t
     }
     __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)text);
     unsigned found = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\')));
-    return (found & ((1u << size) - 1)) == 0;
+    return (found & ((1U << size) - 1)) == 0;
 #else
     return size <= 16 && readable > 0 && memchr(text, '\\', size) == NULL;
 #endif

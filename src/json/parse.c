@@ -118,7 +118,10 @@ struct walk {
 /* The byte that the next token begins with; '\0' behind the last one. */
 static inline char walk_byte(const struct walk *walk)
 {
-    return walk->token < walk->count ? walk->bytes[walk->words[walk->token]] : '\0';
+    if (walk->token >= walk->count) {
+        return '\0';
+    }
+    return walk->bytes[walk->words[walk->token]];
 }
 
 /* The next token, a string; it is marked if it is not in the usual form. */

@@ -58,22 +58,22 @@ static const struct span part_names[PART_FIELD_COUNT] = {
 /* Types of parts whose meaning is one string: the field, or a member of the object that it is. */
 static const struct part_type {
     struct span type;
-    enum part_field field;
     const char *inner;      /* NULL: the field is always the string itself. */
     const char *inner_else; /* Where the first one is no string. */
+    enum part_field field;
     char tag;
 } part_types[] = {
-    {NAME("text"), PART_TEXT, NULL, NULL, TAG_TEXT},
-    {NAME("input_text"), PART_TEXT, NULL, NULL, TAG_TEXT},
-    {NAME("output_text"), PART_TEXT, NULL, NULL, TAG_TEXT},
-    {NAME("image_url"), PART_IMAGE_URL, "url", NULL, TAG_IMAGE},
-    {NAME("input_image"), PART_IMAGE_URL, "url", NULL, TAG_IMAGE},
-    {NAME("image"), PART_SOURCE, "data", "url", TAG_IMAGE},
-    {NAME("video_url"), PART_VIDEO_URL, "url", NULL, TAG_VIDEO},
-    {NAME("audio_url"), PART_AUDIO_URL, "url", NULL, TAG_AUDIO},
-    {NAME("input_audio"), PART_INPUT_AUDIO, "data", NULL, TAG_AUDIO},
-    {NAME("refusal"), PART_REFUSAL, NULL, NULL, TAG_REFUSAL},
-    {NAME("thinking"), PART_THINKING, NULL, NULL, TAG_REASONING},
+    {NAME("text"), NULL, NULL, PART_TEXT, TAG_TEXT},
+    {NAME("input_text"), NULL, NULL, PART_TEXT, TAG_TEXT},
+    {NAME("output_text"), NULL, NULL, PART_TEXT, TAG_TEXT},
+    {NAME("image_url"), "url", NULL, PART_IMAGE_URL, TAG_IMAGE},
+    {NAME("input_image"), "url", NULL, PART_IMAGE_URL, TAG_IMAGE},
+    {NAME("image"), "data", "url", PART_SOURCE, TAG_IMAGE},
+    {NAME("video_url"), "url", NULL, PART_VIDEO_URL, TAG_VIDEO},
+    {NAME("audio_url"), "url", NULL, PART_AUDIO_URL, TAG_AUDIO},
+    {NAME("input_audio"), "data", NULL, PART_INPUT_AUDIO, TAG_AUDIO},
+    {NAME("refusal"), NULL, NULL, PART_REFUSAL, TAG_REFUSAL},
+    {NAME("thinking"), NULL, NULL, PART_THINKING, TAG_REASONING},
 };
 
 void prompt_emit_value(struct emit *emit, char tag, struct json_value value)

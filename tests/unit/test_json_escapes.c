@@ -96,9 +96,8 @@ static bool to_usual(const struct text *text, struct text *out)
             at += 6;
             continue;
         }
-        char letter = at + 1 < text->size ? text->bytes[at + 1] : '\0';
-        const char *found = letter != '\0' ? strchr(letters, letter) : NULL;
-        if (found == NULL) {
+        const char *found = at + 1 < text->size ? strchr(letters, text->bytes[at + 1]) : NULL;
+        if (found == NULL || *found == '\0') {
             return false;
         }
         add_usual(out, (unsigned char)meanings[found - letters]);
