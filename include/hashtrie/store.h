@@ -6,6 +6,7 @@
  *     DIR/lock.mdb            LMDB's table of readers
  *     DIR/data.mdb.new/       a smaller one being made, after the cap was lowered
  *     DIR/data.mdb.bad-TIME   a file that could not be used, moved aside; one is kept
+ *     DIR/mark                how the last run ended: in order, or not, or by a crash
  *
  * A *snapshot* is a folder snapshot-YYYYMMDDTHHMMSSZ (a second one of that second ends in -1 .. -9)
  * in a folder of snapshots, with a data.mdb that opens as a store. It has that name once it is
@@ -56,6 +57,22 @@ enum hashtrie_event_level { HASHTRIE_EVENT_ERROR, HASHTRIE_EVENT_WARNING, HASHTR
  */
 typedef void hashtrie_store_on_event(void *user, enum hashtrie_event_level level, const char *text);
 
+/*
+ * Where a crash leaves its mark. Damage in the file can end the process that has it mapped, again
+ * at each start; so a program's handler of SIGSEGV, SIGBUS, SIGABRT, SIGILL and SIGFPE should call
+ * hashtrie_crash_mark_write(). After one such mark the next open verifies everything first, after
+ * a second one the file is replaced. A SIGKILL leaves none: it says nothing about the file.
+ */
+struct hashtrie_crash_mark {
+    volatile int fd; /* The store's own; -1: none is open. */
+};
+#define HASHTRIE_CRASH_MARK_INIT \
+    {                            \
+        -1                       \
+    }
+/* Async-signal-safe. */
+HASHTRIE_API void hashtrie_crash_mark_write(const struct hashtrie_crash_mark *mark);
+
 struct hashtrie_store_options {
     const char *directory;           /* Made if missing, mode 0700. Copied. */
     uint64_t max_bytes;              /* HASHTRIE_STORE_BYTES_MIN .. _MAX. The effective cap is that
@@ -67,12 +84,18 @@ struct hashtrie_store_options {
     uint32_t snapshot_interval_s;    /* 0: only when asked for; else .. _INTERVAL_MIN_S and more. */
     uint32_t snapshot_keep;          /* Of these, the newest so many stay: 1 .. _KEEP_MAX. */
     uint32_t open_timeout_ms; /* hashtrie_store_open() waits so long for the store to be up. */
-    hashtrie_store_on_event *on_event; /* NULL: nobody is told. */
-    void *user;                        /* For on_event. */
+    bool check_in_child;      /* After a run that did not end in order, the file is looked through
+                                 in a forked child, which dies in our stead if it is damaged. The
+                                 child has the calling process's memory, runs nothing of its, and
+                                 ends with _exit(). False: the file is not checked before use. */
+    struct hashtrie_crash_mark *crash_mark; /* Set while the store is open; NULL: none. Borrowed
+                                               until hashtrie_store_close(). */
+    hashtrie_store_on_event *on_event;      /* NULL: nobody is told. */
+    void *user;                             /* For on_event. */
 };
 
 /* 8 GiB, every second, 2 reload threads, chunk size 128, no snapshots (3 kept), a second to open,
- * no on_event. */
+ * checks in a child, no mark, no on_event. */
 HASHTRIE_API struct hashtrie_store_options hashtrie_store_options_default(const char *directory);
 
 /*
@@ -83,10 +106,13 @@ HASHTRIE_API struct hashtrie_store_options hashtrie_store_options_default(const 
  *
  * What is in the file never makes it fail: a file of another format version, chunk size or hash
  * seed, or one that is no LMDB file, is moved aside with an event, and an empty store takes its
- * place. Nor does what a disk does: where the store cannot be opened now (another router has it, no
- * space, a read-only or failing device), or not within open_timeout_ms, this succeeds all the same.
- * The trie works from memory, the state is OFF or OPENING, and the store is tried again by its own
- * thread. When it comes up, what it knows and what has been learnt meanwhile are brought together.
+ * place. After a run that did not end in order the file is probed first (some 20 ms), after a crash
+ * it is verified as a whole. A damaged one is moved aside too; in its place comes the newest
+ * snapshot that verifies, else what can be read of it, else an empty one. Nor does what a disk
+ * does: where the store cannot be opened now (another router has it, no space, a read-only or
+ * failing device), or not within open_timeout_ms, this succeeds all the same. The trie works from
+ * memory, the state is OFF or OPENING, and the store is tried again by its own thread. When it
+ * comes up, what it knows and what has been learnt meanwhile are brought together.
  *
  * EINVAL: an option is outside its range, chunk_size is not the trie's, or `directory` is no
  * directory. ENETFS: it is on a network file system. EACCES: no permission. ENOMEM. On success *out
@@ -195,6 +221,14 @@ HASHTRIE_API const char *hashtrie_store_state_name(enum hashtrie_store_state sta
     }
 #define HASHTRIE_STORE_CHECKPOINT_BOUNDS 13
 
+/* What took the place of a file that could not be used. */
+enum hashtrie_recovery {
+    HASHTRIE_RECOVERED_SNAPSHOT,
+    HASHTRIE_RECOVERED_REPAIRED, /* What could be read of it. */
+    HASHTRIE_RECOVERED_EMPTY,
+    HASHTRIE_RECOVERIES
+};
+
 struct hashtrie_store_stats {
     enum hashtrie_store_state state;
     bool up;                      /* Reads and writes work: OK, SLOW or FRESH. */
@@ -228,7 +262,9 @@ struct hashtrie_store_stats {
     uint64_t reload_found_count;   /* Answered OK. */
     uint64_t reload_missed_count; /* Answered ENOENT: the filter was wrong, or it went meanwhile. */
     uint64_t reload_repeated_count; /* Looked up again, since a batch was released meanwhile. */
-    uint64_t corrupt_record_count;  /* Bad checksum or bounds; treated as a miss. */
+    uint64_t recovered_count[HASHTRIE_RECOVERIES]; /* Files that could not be used, by what took
+                                                      their place. */
+    uint64_t corrupt_record_count;                 /* Bad checksum or bounds; treated as a miss. */
 
     double pinned_seconds; /* Another process's read transaction stays: pages freed since cannot be
                               used again. 0: there is none. */

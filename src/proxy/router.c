@@ -14,6 +14,8 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/signals.h"
+#include "proxy/crash.h"
 #include "proxy/engines.h"
 #include "proxy/proxy.h"
 
@@ -119,6 +121,7 @@ static bool open_store(struct router *router)
     options.snapshot_directory = config->snapshot_directory;
     options.snapshot_interval_s = (uint32_t)(config->snapshot_interval_ns / CLOCK_NS_PER_S);
     options.snapshot_keep = config->snapshot_keep;
+    options.crash_mark = crash_mark_install();
     options.on_event = on_store_event;
     options.user = router;
     enum hashtrie_status status = hashtrie_store_open(router->trie, &options, &router->store);
@@ -309,10 +312,8 @@ static void *run_worker(void *user)
 /* Threads for all workers but the first. They take no signals: those are the main thread's. */
 static bool start_threads(struct router *router)
 {
-    sigset_t all;
     sigset_t before;
-    (void)sigfillset(&all); /* Never fails. */
-    (void)pthread_sigmask(SIG_BLOCK, &all, &before);
+    signals_block(&before);
     bool started = true;
     for (size_t i = 1; i < router->worker_count && started; i++) {
         struct worker *worker = &router->workers[i];

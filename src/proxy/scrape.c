@@ -423,6 +423,17 @@ static void write_store(struct scrape *scrape)
         bool now = scrape->has_store && store->state == (enum hashtrie_store_state)state;
         metrics_sample_u64(writer, now ? 1 : 0, METRICS_LABEL("state", name));
     }
+    static const char *const recoveries[HASHTRIE_RECOVERIES] = {
+        [HASHTRIE_RECOVERED_SNAPSHOT] = "snapshot",
+        [HASHTRIE_RECOVERED_REPAIRED] = "repaired",
+        [HASHTRIE_RECOVERED_EMPTY] = "empty",
+    };
+    metrics_family(writer, "hashtrie_store_recovered_total", METRICS_COUNTER,
+                   "Files that could not be used, by what took their place.");
+    for (int how = 0; how < HASHTRIE_RECOVERIES; how++) {
+        metrics_sample_u64(writer, store->recovered_count[how],
+                           METRICS_LABEL("how", recoveries[how]));
+    }
     metrics_single_u64(writer, "hashtrie_store_bytes", METRICS_GAUGE, "Size of the store's file.",
                        store->bytes);
     metrics_single_u64(writer, "hashtrie_store_max_bytes", METRICS_GAUGE,

@@ -1,4 +1,6 @@
 /* Copies of a store and back, for tools: by path, without a router of one's own. */
+#include "store/backup.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -176,17 +178,27 @@ close_from:
     return status;
 }
 
-/* The new file takes data.mdb's place; an old one is moved aside. */
-static enum hashtrie_status put_in_place(const char *directory, const char *part, const char *data,
-                                         int directory_fd)
+/* Whole by its new name, so that what a crash leaves can be told from what is half written. */
+static enum hashtrie_status name_whole(const char *directory)
 {
-    char aside[ENV_PATH_BYTES_MAX];
-    enum hashtrie_status status = env_move_aside(directory, aside);
-    if (status == HASHTRIE_ENOENT) {
-        status = HASHTRIE_OK;
+    char part[ENV_PATH_BYTES_MAX];
+    char whole[ENV_PATH_BYTES_MAX];
+    if (!env_path(part, directory, BACKUP_PART) || !env_path(whole, directory, BACKUP_WHOLE)) {
+        return HASHTRIE_EINVAL;
     }
-    if (status == HASHTRIE_OK && rename(part, data) != 0) {
-        status = env_status(errno);
+    return rename(part, whole) == 0 ? HASHTRIE_OK : env_status(errno);
+}
+
+enum hashtrie_status backup_put_in_place(const char *directory, int directory_fd,
+                                         char aside[ENV_PATH_BYTES_MAX])
+{
+    enum hashtrie_status status = name_whole(directory);
+    if (status == HASHTRIE_OK) {
+        status = env_move_aside(directory, aside);
+        status = status == HASHTRIE_ENOENT ? HASHTRIE_OK : status;
+    }
+    if (status == HASHTRIE_OK) {
+        status = backup_end(directory);
     }
     if (status == HASHTRIE_OK && fsync(directory_fd) != 0) {
         status = env_status(errno);
@@ -194,24 +206,44 @@ static enum hashtrie_status put_in_place(const char *directory, const char *part
     return status;
 }
 
-static enum hashtrie_status restore_locked(const char *snapshot, const char *directory,
-                                           int directory_fd, struct progress *progress)
+enum hashtrie_status backup_end(const char *directory)
 {
-    char from[ENV_PATH_BYTES_MAX];
     char part[ENV_PATH_BYTES_MAX];
+    char whole[ENV_PATH_BYTES_MAX];
     char data[ENV_PATH_BYTES_MAX];
-    if (!env_path(from, snapshot, "data.mdb") || !env_path(part, directory, "data.mdb.part") ||
+    if (!env_path(part, directory, BACKUP_PART) || !env_path(whole, directory, BACKUP_WHOLE) ||
         !env_path(data, directory, "data.mdb")) {
         return HASHTRIE_EINVAL;
     }
-    enum hashtrie_status status = copy_path(from, part, progress);
-    if (status == HASHTRIE_OK) {
-        status = put_in_place(directory, part, data, directory_fd);
+    (void)unlink(part); /* It takes space, no more; mostly there is none. */
+    if (access(data, F_OK) == 0) {
+        (void)unlink(whole);
+        return HASHTRIE_OK;
     }
+    return rename(whole, data) == 0 || errno == ENOENT ? HASHTRIE_OK : env_status(errno);
+}
+
+static enum hashtrie_status fetch(const char *snapshot, const char *directory,
+                                  struct progress *progress)
+{
+    char from[ENV_PATH_BYTES_MAX];
+    char part[ENV_PATH_BYTES_MAX];
+    if (!env_path(from, snapshot, "data.mdb") || !env_path(part, directory, BACKUP_PART)) {
+        return HASHTRIE_EINVAL;
+    }
+    enum hashtrie_status status = copy_path(from, part, progress);
     if (status != HASHTRIE_OK) {
         (void)unlink(part); /* It takes space, no more. */
     }
     return status;
+}
+
+enum hashtrie_status backup_fetch(const char *snapshot, const char *directory,
+                                  const struct hashtrie_copy_options *options)
+{
+    struct progress progress = {.options = options};
+    enum hashtrie_status status = verify(snapshot, &progress);
+    return status == HASHTRIE_OK ? fetch(snapshot, directory, &progress) : status;
 }
 
 enum hashtrie_status hashtrie_snapshot_restore(const char *snapshot, const char *directory,
@@ -229,7 +261,11 @@ enum hashtrie_status hashtrie_snapshot_restore(const char *snapshot, const char 
     if (status != HASHTRIE_OK) {
         return status;
     }
-    status = restore_locked(snapshot, directory, directory_fd, &progress);
+    char aside[ENV_PATH_BYTES_MAX];
+    status = fetch(snapshot, directory, &progress);
+    if (status == HASHTRIE_OK) {
+        status = backup_put_in_place(directory, directory_fd, aside);
+    }
     (void)close(directory_fd); /* Gives the lock up. */
     if (status == HASHTRIE_OK) {
         note_result(&progress, start_ns, out);

@@ -1,5 +1,7 @@
 /* The write transactions there are: a batch, deletes alone, the mark of an orderly end. Writer
  * thread. */
+#include <unistd.h>
+
 #include "base/check.h"
 #include "store/internal.h"
 
@@ -39,6 +41,18 @@ static enum hashtrie_status write_begin(struct hashtrie_store *store, struct wri
     return env_status(mdb_txn_begin(store->env.mdb, NULL, 0, &write->txn));
 }
 
+/* LMDB writes a page where its number says, even if damage made that a number beyond the map. */
+static void note_size(struct hashtrie_store *store)
+{
+    int fd = -1;
+    uint64_t bytes = env_extend_file(&store->env);
+    if (bytes > store->env.map_bytes && mdb_env_get_fd(store->env.mdb, &fd) == MDB_SUCCESS &&
+        ftruncate(fd, (off_t)store->env.map_bytes) == 0) {
+        store->damage = "pages were written beyond its end";
+    }
+    counter_set(&store->counters.bytes, bytes);
+}
+
 static void count_written(struct hashtrie_store *store, const struct write *write)
 {
     store->chunk_count = write->chunks;
@@ -50,7 +64,7 @@ static void count_written(struct hashtrie_store *store, const struct write *writ
     counter_add(&store->counters.corrupt, write->corrupt);
     counter_add(&store->filter_added, write->inserted);
     counter_add(&store->filter_removed, write->deleted);
-    counter_set(&store->counters.bytes, env_extend_file(&store->env));
+    note_size(store);
 }
 
 /* Commits if all went well so far, else drops the transaction. */

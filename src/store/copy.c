@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/signals.h"
 
 enum {
     PART_BYTES = 256 << 10, /* Read and written at once; on the thread's stack. */
@@ -106,10 +107,8 @@ static void *drain_main(void *user)
 /* The drain gets no signals: they are for the program's own threads. */
 static bool start_drain(struct copy *copy)
 {
-    sigset_t all;
     sigset_t before;
-    CHECK(sigfillset(&all) == 0);
-    CHECK(pthread_sigmask(SIG_SETMASK, &all, &before) == 0);
+    signals_block(&before);
     bool started = pthread_create(&copy->drain, NULL, drain_main, copy) == 0;
     CHECK(pthread_sigmask(SIG_SETMASK, &before, NULL) == 0);
     return started;

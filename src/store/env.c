@@ -37,6 +37,11 @@ static const char *const db_names[DB_COUNT] = {
     [DB_RUNS] = "runs", [DB_STATE] = "state",         [DB_AGE] = "age",
 };
 
+const char *env_db_name(enum env_db db)
+{
+    return db_names[db];
+}
+
 enum hashtrie_status env_status(int code)
 {
     switch (code) {
@@ -62,6 +67,8 @@ enum hashtrie_status env_status(int code)
     case MDB_BAD_VALSIZE:
     case MDB_PAGE_FULL:
     case MDB_CURSOR_FULL:
+    case MDB_BAD_TXN: /* It met something impossible before. */
+    case EFAULT:      /* A page's count of pages led it out of its memory. */
         return HASHTRIE_ECORRUPT;
     case MDB_READERS_FULL:
     case MDB_DBS_FULL:
@@ -81,7 +88,7 @@ enum hashtrie_status env_status(int code)
     case ENOMEM:
         return HASHTRIE_ENOMEM;
     default:
-        return HASHTRIE_EIO; /* MDB_PANIC, MDB_BAD_TXN and MDB_MAP_RESIZED too: open it again. */
+        return HASHTRIE_EIO; /* MDB_PANIC and MDB_MAP_RESIZED too: open it again. */
     }
 }
 
@@ -410,6 +417,10 @@ static enum hashtrie_status open_dbs(struct env *env, MDB_txn *txn, unsigned fla
             /* Of a store of ours none may be missing. */
             return code == MDB_NOTFOUND ? HASHTRIE_ECORRUPT : env_status(code);
         }
+        unsigned stored = 0;
+        if (mdb_dbi_flags(txn, env->dbi[db], &stored) != MDB_SUCCESS || stored != 0) {
+            return HASHTRIE_ECORRUPT; /* LMDB would read its values in another way. */
+        }
     }
     return HASHTRIE_OK;
 }
@@ -573,6 +584,19 @@ enum hashtrie_status env_open_readonly(struct env *env, const char *directory, b
         return status;
     }
     status = adopt_for_reading(env, 0);
+    if (status != HASHTRIE_OK) {
+        env_close(env);
+    }
+    return status;
+}
+
+enum hashtrie_status env_open_alone(struct env *env, const char *directory, uint64_t chunk_size)
+{
+    enum hashtrie_status status = open_readonly(env, directory, MDB_NOLOCK);
+    if (status != HASHTRIE_OK) {
+        return status;
+    }
+    status = adopt_for_reading(env, chunk_size);
     if (status != HASHTRIE_OK) {
         env_close(env);
     }

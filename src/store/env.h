@@ -77,7 +77,10 @@ enum hashtrie_status env_open(struct env *env, const char *directory, uint64_t m
                               uint64_t chunk_size);
 /* Opens it for reading alone; *lockless: without LMDB's table of readers. */
 enum hashtrie_status env_open_readonly(struct env *env, const char *directory, bool *lockless);
+/* Opens it for reading without LMDB's table of readers: nobody writes meanwhile. */
+enum hashtrie_status env_open_alone(struct env *env, const char *directory, uint64_t chunk_size);
 void env_close(struct env *env);
+const char *env_db_name(enum env_db db);
 
 /*
  * Renames data.mdb to data.mdb.bad-TIME (`name`, ENV_PATH_BYTES_MAX bytes, gets the new path) and

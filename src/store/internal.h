@@ -71,6 +71,7 @@ struct counters {
     atomic_uint_fast64_t touched;
     atomic_uint_fast64_t deleted;
     atomic_uint_fast64_t corrupt;
+    atomic_uint_fast64_t recovered[HASHTRIE_RECOVERIES];
     atomic_uint_fast64_t nodes;
     atomic_uint_fast64_t chunks;
     atomic_uint_fast64_t endpoints;
@@ -178,6 +179,8 @@ struct hashtrie_store {    // NOLINT(clang-analyzer-optin.performance.Padding): 
     hashtrie_store_on_event *on_event;
     void *user;
     uint64_t open_start_ns;
+    bool check_in_child;
+    struct hashtrie_crash_mark *crash_mark; /* Borrowed; may be NULL. */
 
     pthread_rwlock_t env_lock;
     struct env env;
@@ -215,6 +218,11 @@ struct hashtrie_store {    // NOLINT(clang-analyzer-optin.performance.Padding): 
     size_t endpoint_capacity;
     struct endpoint_changes changes;
     bool joined;            /* A file has been open: the trie's ids are those of its line. */
+    int mark_fd;            /* For a crash handler; -1: none. */
+    unsigned crashes;       /* Of runs before this one on this file. */
+    bool inspected;         /* By this run; the mark is its own. */
+    bool suspect;           /* An error in this run: look at the file before it is opened again. */
+    const char *damage;     /* The file is to be replaced: why. */
     struct env_files files; /* Those that are, or were last, open. */
     uint64_t cap_bytes;
     bool endpoints_known; /* The database holds nothing but what `endpoints` says. */
@@ -280,8 +288,6 @@ void store_env_close(struct hashtrie_store *store);
 /* Closes the environment if its files are gone or replaced. Writer thread, between batches. */
 void store_look(struct hashtrie_store *store);
 uint64_t store_limit_pages(const struct hashtrie_store *store, uint64_t bytes, size_t rows);
-/* Moves data.mdb aside and tells. The environment is closed. */
-enum hashtrie_status store_move_aside(struct hashtrie_store *store, enum hashtrie_status why);
 /* Counts of the store as they are in a transaction. */
 enum hashtrie_status store_count(struct hashtrie_store *store, MDB_txn *txn);
 
@@ -292,6 +298,17 @@ static inline uint64_t clamp_u64(uint64_t value, uint64_t low, uint64_t high)
     }
     return value > high ? high : value;
 }
+
+/* ---- recover.c ---- */
+
+/* Before the environment is opened: the file is checked if the last run, or this one so far, says
+ * so, and replaced if it is damaged. */
+enum hashtrie_status store_inspect(struct hashtrie_store *store);
+/* Moves data.mdb aside. salvage: in its place comes what can be had of its contents. */
+enum hashtrie_status store_replace(struct hashtrie_store *store, const char *why, bool salvage);
+void store_mark_open(struct hashtrie_store *store);
+void store_mark_closed(struct hashtrie_store *store, bool clean); /* Once the file is closed. */
+void store_mark_look(struct hashtrie_store *store);               /* From time to time. */
 
 static inline void counter_add(atomic_uint_fast64_t *counter, uint64_t count)
 {

@@ -80,19 +80,6 @@ enum hashtrie_status store_count(struct hashtrie_store *store, MDB_txn *txn)
     return status;
 }
 
-enum hashtrie_status store_move_aside(struct hashtrie_store *store, enum hashtrie_status why)
-{
-    char name[ENV_PATH_BYTES_MAX];
-    enum hashtrie_status status = env_move_aside(store->directory, name);
-    if (status == HASHTRIE_OK) {
-        store_event(store, HASHTRIE_EVENT_ERROR,
-                    "the store's file could not be used (%s): it is now %s, and the store starts "
-                    "empty",
-                    hashtrie_strerror(why), name);
-    }
-    return status;
-}
-
 /* A field of meta; `other` if it is missing or unreadable. */
 static uint64_t meta_or(struct hashtrie_store *store, MDB_txn *txn, enum meta_field field,
                         uint64_t other)
@@ -129,29 +116,17 @@ static enum hashtrie_status read_figures(struct hashtrie_store *store)
     return status;
 }
 
-static enum hashtrie_status try_env(struct hashtrie_store *store)
+static enum hashtrie_status open_env(struct hashtrie_store *store)
 {
     enum hashtrie_status status =
         env_open(&store->env, store->directory, store->cap_bytes, store->chunk_size);
     if (status == HASHTRIE_OK) {
         status = read_figures(store);
     }
-    if (status != HASHTRIE_OK) {
-        env_close(&store->env);
-    }
-    return status;
-}
-
-/* What is none of ours is moved aside. */
-static enum hashtrie_status open_env(struct hashtrie_store *store)
-{
-    enum hashtrie_status status = try_env(store);
-    if (status == HASHTRIE_EVERSION || status == HASHTRIE_ECORRUPT) {
-        status = store_move_aside(store, status);
-        status = status == HASHTRIE_OK ? try_env(store) : status;
-    }
     if (status == HASHTRIE_OK) {
         store->limit_pages = store_limit_pages(store, store->cap_bytes, store->rows_max);
+    } else {
+        env_close(&store->env);
     }
     return status;
 }
@@ -279,13 +254,32 @@ static enum hashtrie_status open_and_join(struct hashtrie_store *store, bool *an
     return status;
 }
 
+/* The mark comes first: opening it can be what crashes. */
+static enum hashtrie_status open_marked(struct hashtrie_store *store, bool *another)
+{
+    store_mark_open(store);
+    enum hashtrie_status status = open_and_join(store, another);
+    if (status == HASHTRIE_EVERSION || status == HASHTRIE_ECORRUPT) {
+        status = store_replace(store, hashtrie_strerror(status), status == HASHTRIE_ECORRUPT);
+        status = status == HASHTRIE_OK ? open_and_join(store, another) : status;
+        store->crashes = 0;
+    }
+    if (status == HASHTRIE_OK && *another) {
+        store_mark_open(store); /* The file may be new. */
+    }
+    return status;
+}
+
 enum hashtrie_status store_come_up(struct hashtrie_store *store)
 {
     bool another = false;
     enum hashtrie_status status = ensure_directory(store);
     if (status == HASHTRIE_OK) {
         set_cap(store);
-        status = open_and_join(store, &another);
+        status = store_inspect(store);
+    }
+    if (status == HASHTRIE_OK) {
+        status = open_marked(store, &another);
     }
     if (status != HASHTRIE_OK && !(store_refuses(status) && !store->joined)) {
         tell_problem(store, status);
@@ -304,6 +298,7 @@ enum hashtrie_status store_come_up(struct hashtrie_store *store)
 
 void store_look(struct hashtrie_store *store)
 {
+    store_mark_look(store);
     if (store->env.mdb == NULL || env_files_in_place(&store->files, store->directory)) {
         return;
     }
@@ -316,5 +311,6 @@ void store_look(struct hashtrie_store *store)
     store->files = (struct env_files){{0}, {0}, {0}}; /* Inodes are given out again. */
     (void)close(store->directory_fd);                 /* And its lock with it. */
     store->directory_fd = -1;
+    store->inspected = false;
     store->retry_ns = 1; /* Now. */
 }

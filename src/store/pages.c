@@ -230,6 +230,7 @@ bool pages_node_at(const struct pages *pages, const unsigned char *page, uint32_
         .key_size = key_size,
         .value_size = (size_t)get_u16(node) | (size_t)get_u16(node + 2) << 16,
         .is_tree = (flags & NODE_TREE) != 0,
+        .is_odd = (flags & ~(unsigned)(NODE_BIG | NODE_TREE)) != 0,
         .overflow = PAGES_NONE,
     };
     if ((flags & NODE_BIG) != 0) {

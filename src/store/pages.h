@@ -49,6 +49,7 @@ struct pages_node {
     uint64_t overflow;
     size_t value_size;
     bool is_tree; /* The value describes a tree. */
+    bool is_odd;  /* It has flags that a store's nodes never have. */
 };
 
 /* One bit a page. */

@@ -12,7 +12,8 @@ enum {
     ENDPOINTS_PER_SLICE = 32,
 };
 
-enum hashtrie_status hashtrie_reader_open(const char *directory, struct hashtrie_reader **out)
+static enum hashtrie_status open_reader(const char *directory, bool alone,
+                                        struct hashtrie_reader **out)
 {
     if (strnlen(directory, ENV_PATH_BYTES_MAX) >= ENV_PATH_BYTES_MAX / 2) {
         return HASHTRIE_EINVAL;
@@ -26,13 +27,24 @@ enum hashtrie_status hashtrie_reader_open(const char *directory, struct hashtrie
     reader->mem = mem;
     memcpy(reader->directory, directory, strlen(directory));
     enum hashtrie_status status =
-        env_open_readonly(&reader->env, reader->directory, &reader->lockless);
+        alone ? env_open_alone(&reader->env, reader->directory, 0)
+              : env_open_readonly(&reader->env, reader->directory, &reader->lockless);
     if (status != HASHTRIE_OK) {
         hashtrie_reader_close(reader);
         return status;
     }
     *out = reader;
     return HASHTRIE_OK;
+}
+
+enum hashtrie_status hashtrie_reader_open(const char *directory, struct hashtrie_reader **out)
+{
+    return open_reader(directory, false, out);
+}
+
+enum hashtrie_status reader_open_alone(const char *directory, struct hashtrie_reader **out)
+{
+    return open_reader(directory, true, out);
 }
 
 void hashtrie_reader_close(struct hashtrie_reader *reader)

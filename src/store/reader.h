@@ -22,6 +22,9 @@ struct reader_slice {
     MDB_cursor *cursor;
 };
 
+/* Without LMDB's table of readers: nobody writes meanwhile. */
+enum hashtrie_status reader_open_alone(const char *directory, struct hashtrie_reader **out);
+
 /* On failure nothing is open. */
 enum hashtrie_status reader_slice_begin(struct hashtrie_reader *reader, enum env_db db,
                                         struct reader_slice *slice);

@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/signals.h"
 #include "store/copy.h"
 #include "store/internal.h"
 #include "store/snapshot.h"
@@ -175,9 +176,7 @@ enum hashtrie_status hashtrie_store_snapshot(struct hashtrie_store *store,
     if (snapshots->directory == NULL) {
         return HASHTRIE_EINVAL;
     }
-    sigset_t all;
     sigset_t before;
-    CHECK(sigfillset(&all) == 0);
     CHECK(pthread_mutex_lock(&snapshots->lock) == 0);
     bool busy = snapshots->running || snapshots->stopping;
     if (!busy && snapshots->started) { /* The last one has ended, but for its on_done. */
@@ -187,7 +186,7 @@ enum hashtrie_status hashtrie_store_snapshot(struct hashtrie_store *store,
     if (!busy) {
         snapshots->on_done = on_done;
         snapshots->user = user;
-        CHECK(pthread_sigmask(SIG_SETMASK, &all, &before) == 0); /* For the program's threads. */
+        signals_block(&before); /* They are for the program's threads. */
         snapshots->started = pthread_create(&snapshots->thread, NULL, snapshot_main, store) == 0;
         CHECK(pthread_sigmask(SIG_SETMASK, &before, NULL) == 0);
         snapshots->running = snapshots->started;

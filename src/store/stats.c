@@ -32,6 +32,9 @@ static void get_reload_stats(const struct counters *counters, struct hashtrie_st
     out->reload_missed_count = counter_get(&counters->reloads_missed);
     out->reload_repeated_count = counter_get(&counters->reloads_repeated);
     out->corrupt_record_count = counter_get(&counters->corrupt);
+    for (int i = 0; i < HASHTRIE_RECOVERIES; i++) {
+        out->recovered_count[i] = counter_get(&counters->recovered[i]);
+    }
 }
 
 static void get_checkpoint_stats(const struct counters *counters, struct hashtrie_store_stats *out)

@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/random.h"
+#include "base/signals.h"
 #include "store/internal.h"
 
 enum { EVENT_BYTES_MAX = 1024 };
@@ -22,7 +23,8 @@ struct hashtrie_store_options hashtrie_store_options_default(const char *directo
                                            .reload_thread_count = 2,
                                            .chunk_size = HASHTRIE_CHUNK_SIZE_DEFAULT,
                                            .snapshot_keep = 3,
-                                           .open_timeout_ms = 1000};
+                                           .open_timeout_ms = 1000,
+                                           .check_in_child = true};
 }
 
 /* ---- State and events ---- */
@@ -201,6 +203,9 @@ static struct hashtrie_store *new_store(struct hashtrie *trie,
     store->trie = trie;
     store->open_start_ns = clock_monotonic_ns();
     store->directory_fd = -1;
+    store->mark_fd = -1;
+    store->check_in_child = options->check_in_child;
+    store->crash_mark = options->crash_mark;
     atomic_init(&store->state, HASHTRIE_STORE_OPENING);
     counter_set(&store->counters.cap_bytes, options->max_bytes);
     store->max_bytes = options->max_bytes;
@@ -314,10 +319,8 @@ static void stop_writer(struct hashtrie_store *store, uint32_t timeout_ms)
 /* Signals are for the program's own threads. */
 static enum hashtrie_status start_threads(struct hashtrie_store *store)
 {
-    sigset_t all;
     sigset_t before;
-    CHECK(sigfillset(&all) == 0);
-    CHECK(pthread_sigmask(SIG_SETMASK, &all, &before) == 0);
+    signals_block(&before);
     uint32_t readers = 0;
     bool background = false;
     bool complete = true;
@@ -371,6 +374,9 @@ static void end(struct hashtrie_store *store, uint32_t timeout_ms)
     stop_writer(store, timeout_ms);
     stop_threads(store, store->reader_count, true);
     CHECK(pthread_join(store->writer, NULL) == 0);
+    bool clean = store->env.mdb != NULL && store->final_status == HASHTRIE_OK;
+    env_close(&store->env);
+    store_mark_closed(store, clean);
     detach(store);
 }
 

@@ -8,7 +8,7 @@
  * A transaction that fails puts its entries back in front of the queue, and:
  *   no space (in the map or on the device)  FULL: halve the batch, delete the oldest, try again
  *   anything else                           FAILED: open the file again after 1, 2, 4 .. 60 s
- *   damage, twice in a row                  FRESH: move the file aside, write everything anew
+ *   damage, twice in a row                  FRESH: replace the file, write all that is hot to it
  *   cannot be opened                        OFF: memory only; tried again with the same delays
  *
  * Without an open environment there are no batches: what is dirty waits in the trie.
@@ -169,10 +169,11 @@ static enum hashtrie_status make_room(struct hashtrie_store *store)
 }
 
 /* The next attempt begins with an empty file. */
-static void start_fresh(struct hashtrie_store *store, enum hashtrie_status why)
+static void start_fresh(struct hashtrie_store *store)
 {
     store_env_close(store);
-    if (store_move_aside(store, why) == HASHTRIE_OK) {
+    if (store_replace(store, "not one row could be deleted from it any more", false) ==
+        HASHTRIE_OK) {
         store->retry_ns = 1; /* Now. */
     }
 }
@@ -262,7 +263,7 @@ static void give_up_full(struct hashtrie_store *store, bool room)
     long pid = 0;
     if (!room && !pins_hold(store, &pid) && ++store->hopeless_in_row >= HOPELESS_MAX) {
         store->hopeless_in_row = 0;
-        start_fresh(store, HASHTRIE_EFULL);
+        start_fresh(store);
     }
 }
 
@@ -272,13 +273,14 @@ static void handle_error(struct hashtrie_store *store, enum hashtrie_status stat
     (void)store_set_state(store, HASHTRIE_STORE_FAILED);
     atomic_store_explicit(&store->problem, (int)status, memory_order_relaxed);
     retry_later(store);
+    store->suspect = true;
     store->damage_in_row = status == HASHTRIE_ECORRUPT ? store->damage_in_row + 1 : 0;
     if (store->damage_in_row >= DAMAGE_UNTIL_FRESH) {
         store->damage_in_row = 0;
-        start_fresh(store, status);
-    } else {
-        store_env_close(store);
+        store->damage = "damage was met while it was in use";
+        store->retry_ns = 1; /* Now. */
     }
+    store_env_close(store);
 }
 
 /* LMDB tells a write that came short, the usual sign of a full device, as an input/output error. */
@@ -419,6 +421,9 @@ static enum hashtrie_status run_checkpoint(struct hashtrie_store *store)
     struct checkpoint checkpoint = {.covered_ms = clock_unix_ns() / CLOCK_NS_PER_MS,
                                     .start_ns = clock_monotonic_ns()};
     store->last_start_ns = checkpoint.start_ns;
+    if (store->damage != NULL) {
+        store_env_close(store);
+    }
     enum hashtrie_status status = store->env.mdb == NULL ? come_up(store) : HASHTRIE_OK;
     if (status == HASHTRIE_OK && !store->shrunk) {
         store->shrunk = true;

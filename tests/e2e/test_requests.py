@@ -39,6 +39,7 @@ METRICS = {
     "hashtrie_routing_decisions_total": "counter",
     "hashtrie_store_up": "gauge",
     "hashtrie_store_state": "gauge",
+    "hashtrie_store_recovered_total": "counter",
     "hashtrie_checkpoint_failures_total": "counter",
     "hashtrie_last_checkpoint_timestamp_seconds": "gauge",
     "hashtrie_reload_timeouts_total": "counter",

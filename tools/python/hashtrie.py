@@ -88,7 +88,8 @@ class _StoreOptions(ctypes.Structure):
                 ("checkpoint_interval_ms", c_uint32), ("reload_thread_count", c_uint32),
                 ("chunk_size", c_size_t), ("snapshot_directory", c_char_p),
                 ("snapshot_interval_s", c_uint32), ("snapshot_keep", c_uint32),
-                ("open_timeout_ms", c_uint32), ("on_event", _OnEvent),
+                ("open_timeout_ms", c_uint32), ("check_in_child", c_bool),
+                ("crash_mark", c_void_p), ("on_event", _OnEvent),
                 ("user", c_void_p), ("room", c_ubyte * 256)]
 
 
