@@ -122,7 +122,7 @@ static double fleet_match_us(const struct bench *bench, size_t endpoints, double
     double match_us = (double)(clock_thread_cpu_ns() - start) / MATCHES / 1e3;
     start = clock_thread_cpu_ns();
     for (size_t i = 0; i < endpoints; i++) {
-        hashtrie_endpoint_remove(trie, (hashtrie_endpoint)(endpoints - 1 - i));
+        hashtrie_endpoint_remove(trie, (hashtrie_endpoint)i);
     }
     *remove_us = (double)(clock_thread_cpu_ns() - start) / (double)endpoints / 1e3;
     hashtrie_free(trie);

@@ -99,8 +99,8 @@ HASHTRIE_API const char *hashtrie_endpoint_name(const struct hashtrie *trie,
                                                 hashtrie_endpoint endpoint);
 
 /*
- * Forgets the endpoint and all it holds, however much that is: O(1) but for a move of 8 bytes per
- * known endpoint. EINVAL: no such endpoint.
+ * Forgets the endpoint and all it holds, however much that is: O(1) but for a binary search among
+ * the endpoints. EINVAL: no such endpoint.
  */
 HASHTRIE_API enum hashtrie_status hashtrie_endpoint_remove(struct hashtrie *trie,
                                                            hashtrie_endpoint endpoint);

@@ -9,6 +9,7 @@
 
 enum {
     ENDPOINT_CAPACITY_FIRST = 8,
+    SLOT_GONE = HASHTRIE_ENDPOINTS_MAX, /* No slot has that number. */
     FENCE_FIRST_KIB = 1, /* Of an endpoint that got a slot of its own here and was never reset. */
     FENCE_SPAN_KIB =
         1 << 30, /* 1 TiB: a fence follows at this distance, so that modulo 2^32 none overtakes. */
@@ -38,29 +39,50 @@ static size_t id_position(const struct hashtrie *trie, uint32_t id)
     return low;
 }
 
+static bool id_is_at(const struct hashtrie *trie, size_t position, uint32_t id)
+{
+    return position < trie->id_count && trie->ids[position].id == id;
+}
+
 int endpoint_slot_of_id(const struct hashtrie *trie, uint32_t id)
 {
     size_t position = id_position(trie, id);
-    bool found = position < trie->id_count && trie->ids[position].id == id;
+    bool found = id_is_at(trie, position, id) && trie->ids[position].slot != SLOT_GONE;
     return found ? trie->ids[position].slot : -1;
+}
+
+/* Leaves out the ids of endpoints that have gone. */
+static void ids_compact(struct hashtrie *trie)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < trie->id_count; i++) {
+        if (trie->ids[i].slot != SLOT_GONE) {
+            trie->ids[kept++] = trie->ids[i];
+        }
+    }
+    trie->id_count = kept;
 }
 
 static void id_insert(struct hashtrie *trie, uint32_t id, size_t slot)
 {
+    if (trie->id_count == trie->endpoint_capacity) {
+        ids_compact(trie);
+    }
     size_t position = id_position(trie, id);
-    memmove(&trie->ids[position + 1], &trie->ids[position],
-            (trie->id_count - position) * sizeof *trie->ids);
+    if (!id_is_at(trie, position, id)) { /* Else what is there has gone. */
+        CHECK(trie->id_count < trie->endpoint_capacity);
+        memmove(&trie->ids[position + 1], &trie->ids[position],
+                (trie->id_count - position) * sizeof *trie->ids);
+        trie->id_count++;
+    }
     trie->ids[position] = (struct endpoint_id){.id = id, .slot = (hashtrie_endpoint)slot};
-    trie->id_count++;
 }
 
 static void id_remove(struct hashtrie *trie, uint32_t id)
 {
     size_t position = id_position(trie, id);
-    CHECK(position < trie->id_count && trie->ids[position].id == id);
-    trie->id_count--;
-    memmove(&trie->ids[position], &trie->ids[position + 1],
-            (trie->id_count - position) * sizeof *trie->ids);
+    CHECK(id_is_at(trie, position, id) && trie->ids[position].slot != SLOT_GONE);
+    trie->ids[position].slot = SLOT_GONE;
 }
 
 static void text_free(struct hashtrie *trie, char *text)
@@ -143,6 +165,7 @@ static bool slot_name(struct hashtrie *trie, size_t slot, const struct trie_endp
     endpoint->capacity_kib = 0;
     endpoint->stored_ahead = 0;
     id_insert(trie, texts->id, slot);
+    trie->endpoint_used++;
     return true;
 }
 
@@ -228,6 +251,7 @@ enum hashtrie_status hashtrie_endpoint_remove(struct hashtrie *trie, hashtrie_en
         return HASHTRIE_EINVAL;
     }
     id_remove(trie, gone->id);
+    trie->endpoint_used--;
     raise_fence(gone);
     text_free(trie, gone->name);
     text_free(trie, gone->model);

@@ -63,7 +63,9 @@ struct hashtrie {
     struct endpoint *endpoints;
     size_t endpoint_count; /* Slots, free ones included. */
     size_t endpoint_capacity;
-    struct endpoint_id *ids; /* Of used slots, ascending; capacity as endpoints. */
+    size_t endpoint_used;
+    struct endpoint_id *ids; /* Of used slots and some that have gone, ascending; capacity as
+                                endpoints. */
     size_t id_count;
     uint32_t next_endpoint_id;
     uint32_t match_number;

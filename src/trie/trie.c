@@ -144,7 +144,7 @@ void hashtrie_get_stats(const struct hashtrie *trie, struct hashtrie_stats *out)
         .bytes_budget = trie->mem.bytes_limit,
         .node_count = trie->node_count - 1, /* Without the root. */
         .chunk_count = trie->chunk_count,
-        .endpoint_count = trie->id_count,
+        .endpoint_count = trie->endpoint_used,
         .dirty_node_count = trie->dirty_count,
         .evicted_node_count = trie->evicted_count,
         .spilled_node_count = trie->spilled_count,

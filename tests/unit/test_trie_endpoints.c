@@ -1,5 +1,6 @@
 #include <string.h>
 
+#include "base/random.h"
 #include "support/keys.h"
 #include "support/test.h"
 #include "trie/internal.h"
@@ -273,6 +274,48 @@ static void an_odometer_wraps(void **state)
 }
 
 /* As a program finds out what a store brought back. */
+/* Endpoints come, restart and go at random; ids, numbers and count stay what a list of them says.
+ */
+static void ids_follow_endpoints_that_come_and_go(void **state)
+{
+    struct fixture *fixture = *state;
+    enum { NAMES = 40, ROUNDS = 20000 };
+    struct random random = {.state = test_seed()};
+    uint32_t ids[NAMES] = {0}; /* 0: not there. */
+    hashtrie_endpoint slots[NAMES];
+    size_t there = 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        uint32_t i = random_below(&random, NAMES);
+        char name[] = "http://00";
+        name[7] = (char)('0' + i / 10);
+        name[8] = (char)('0' + i % 10);
+        char generation[] = "a";
+        generation[0] = (char)('a' + random_below(&random, 26));
+        uint32_t old = ids[i];
+        if (old == 0) {
+            assert_int_equal(hashtrie_endpoint_add(fixture->trie, name, "m", &slots[i]),
+                             HASHTRIE_OK);
+            there++;
+        } else if (random_below(&random, 3) == 0) {
+            assert_int_equal(hashtrie_endpoint_remove(fixture->trie, slots[i]), HASHTRIE_OK);
+            there--;
+        } else {
+            assert_int_equal(hashtrie_endpoint_set_generation(fixture->trie, slots[i], generation),
+                             HASHTRIE_OK);
+        }
+        struct trie_endpoint now;
+        bool known = trie_endpoint_get(fixture->trie, slots[i], &now);
+        ids[i] = known ? now.id : 0;
+        assert_true(old == 0 || old == ids[i] || endpoint_slot_of_id(fixture->trie, old) == -1);
+        for (uint32_t j = 0; j < NAMES; j++) {
+            assert_true(ids[j] == 0 || endpoint_slot_of_id(fixture->trie, ids[j]) == (int)slots[j]);
+        }
+        struct hashtrie_stats stats;
+        hashtrie_get_stats(fixture->trie, &stats);
+        assert_int_equal(stats.endpoint_count, there);
+    }
+}
+
 static void names_are_found_by_number(void **state)
 {
     struct fixture *fixture = *state;
@@ -353,6 +396,7 @@ int main(void)
         CASE(gone_holders_make_room),
         CASE(a_restored_endpoint_goes_on),
         CASE(an_odometer_wraps),
+        CASE(ids_follow_endpoints_that_come_and_go),
         CASE(names_are_found_by_number),
         CASE(an_endpoint_that_is_not_there_is_told),
         CASE(texts_have_a_limit),
