@@ -415,9 +415,10 @@ class HashTrie:
 
     def close(self) -> None:
         """
-        Writes what is new to the store and gives everything back; later calls of other methods
-        raise HashTrieError. HashTrieError here: the last checkpoint failed. Closing again is fine;
-        what is not closed by hand is closed when it goes, or when the program ends.
+        Writes what is new to the store, waiting up to 10 s for it, and gives everything back; later
+        calls of other methods raise HashTrieError. HashTrieError here: the last checkpoint failed.
+        Closing again is fine. What is not closed by hand is closed when it is collected as garbage,
+        or when the program ends.
         """
         _check(self._close() or _OK, "the last checkpoint failed")
 
