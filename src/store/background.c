@@ -7,6 +7,7 @@
  * begins, and not in the middle of a transaction: what is committed later has set its bits, and
  * what was committed before is seen by the scan.
  */
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/check.h"
@@ -20,6 +21,7 @@ enum {
     WARM_ROW_BYTES = 200, /* Of a row, besides its run. */
     HOUSEKEEPING_S = 1,
     READERS_CHECK_S = 10,
+    TELL_S = 10, /* Between lines about a long read-ahead. */
 };
 
 #define WARM_BYTES_MAX (UINT64_C(512) << 20) /* Read ahead at most. */
@@ -225,7 +227,6 @@ static enum hashtrie_status warm_slice(struct hashtrie_store *store,
         *begun = true;
         (void)touch(store, slice.txn, DB_STATE, from + 8);
         *bytes += WARM_ROW_BYTES + touch(store, slice.txn, DB_RUNS, from + 8);
-        counter_add(&store->counters.warm_done, 1);
         status = env_status(mdb_cursor_get(slice.cursor, &key, &value, MDB_PREV));
     }
     slice_end(store, &slice);
@@ -245,21 +246,40 @@ static void wait_for(struct hashtrie_store *store, uint64_t wait_ns, const bool 
     CHECK(pthread_mutex_unlock(&control->lock) == 0);
 }
 
+static void tell_warm(const struct hashtrie_store *store, uint64_t bytes, uint64_t start_ns,
+                      const char *what)
+{
+    uint64_t took_ns = clock_monotonic_ns() - start_ns;
+    store_event(store, HASHTRIE_EVENT_INFO,
+                "%s ahead what was used last: %" PRIu64 " MiB in %.1f s", what, bytes >> 20,
+                (double)took_ns / (double)CLOCK_NS_PER_S);
+}
+
+/* Requests do not wait for it: each reloads its own path. It spares them the disk. */
 static void warm_up(struct hashtrie_store *store)
 {
     struct counters *counters = &store->counters;
-    uint64_t rows = counter_get(&counters->nodes);
-    counter_set(&counters->warm_total, rows + 1); /* The 1 comes last: done. */
+    uint64_t all = counter_get(&counters->bytes);
+    uint64_t start_ns = clock_monotonic_ns();
+    uint64_t tell_ns = start_ns + TELL_S * CLOCK_NS_PER_S;
+    counter_set(&counters->warm_total, (all < WARM_BYTES_MAX ? all : WARM_BYTES_MAX) + 1);
     unsigned char from[AGE_KEY_SIZE] = {0};
     bool begun = false;
     uint64_t bytes = 0;
     enum hashtrie_status status = HASHTRIE_OK;
-    while (status == HASHTRIE_OK && bytes < WARM_BYTES_MAX &&
-           counter_get(&counters->warm_done) < rows && !store_stopping(store)) {
+    while (status == HASHTRIE_OK && bytes < WARM_BYTES_MAX && !store_stopping(store)) {
         uint64_t before = bytes;
         status = warm_slice(store, from, &begun, &bytes);
         wait_for(store, (bytes - before) * CLOCK_NS_PER_S / WARM_BYTES_PER_S, NULL);
+        counter_set(&counters->warm_done, bytes < all ? bytes : all);
+        if (clock_monotonic_ns() >= tell_ns) {
+            tell_ns += TELL_S * CLOCK_NS_PER_S;
+            tell_warm(store, bytes, start_ns, "reading");
+        }
         keep_house(store);
+    }
+    if (bytes > 0) {
+        tell_warm(store, bytes, start_ns, "read");
     }
     counter_set(&counters->warm_total, 1);
     counter_set(&counters->warm_done, 1);

@@ -2,6 +2,7 @@
 #ifndef HASHTRIE_TESTS_UNIT_STORE_SUPPORT_H
 #define HASHTRIE_TESTS_UNIT_STORE_SUPPORT_H
 
+#include <pthread.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,24 +29,34 @@ struct test_store {
     size_t event_count;
 };
 
+/* Events come from several threads. */
+static inline pthread_mutex_t *test_store_event_lock(void)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    return &lock;
+}
+
 static inline void test_store_on_event(void *user, enum hashtrie_event_level level,
                                        const char *text)
 {
     struct test_store *test = user;
     (void)level;
+    (void)pthread_mutex_lock(test_store_event_lock());
     if (test->event_count < TEST_EVENTS_MAX) {
         (void)snprintf(test->events[test->event_count++], TEST_EVENT_BYTES, "%s", text);
     }
+    (void)pthread_mutex_unlock(test_store_event_lock());
 }
 
 static inline bool test_store_was_told(const struct test_store *test, const char *part)
 {
+    bool told = false;
+    (void)pthread_mutex_lock(test_store_event_lock());
     for (size_t i = 0; i < test->event_count; i++) {
-        if (strstr(test->events[i], part) != NULL) {
-            return true;
-        }
+        told = told || strstr(test->events[i], part) != NULL;
     }
-    return false;
+    (void)pthread_mutex_unlock(test_store_event_lock());
+    return told;
 }
 
 /* For tests with thousands of commits: where syncing costs nothing, unless told otherwise. */
