@@ -66,6 +66,7 @@ struct discovery_options {
                              is followed by shorter pauses that grow up to it. */
     uint64_t timeout_ns;  /* For one answer as a whole. */
     uint64_t seed;        /* Of the pauses. */
+    /* From net_loop_run() alone; may hurry and add, must not free the discovery. */
     void (*on_result)(void *user, void *engine_user, const struct discovery_result *result);
     void *user;
 };
