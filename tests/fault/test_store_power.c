@@ -283,6 +283,43 @@ static void aside_check(struct power *power)
     test_store_expect_clean(&power->test);
 }
 
+/* ---- A cap that is made smaller: another file takes the store's place ---- */
+
+static void shrink_work(struct power *power)
+{
+    power->test.options.max_bytes = UINT64_C(64) << 20;
+    ledger_open(&power->test, power->slots);
+    for (size_t i = 0; i < CAP_KEYS; i++) {
+        insert(power, i);
+        power->test.now_s += 10;
+        if (i == CAP_KEYS - 10) {
+            close_and_acknowledge(power);
+            assert_true(env_file_bytes(power->test.directory) > HASHTRIE_STORE_BYTES_MIN);
+            power->test.options.max_bytes = HASHTRIE_STORE_BYTES_MIN;
+            ledger_open(&power->test, power->slots);
+        }
+        if (i % CAP_KEYS_PER_CHECKPOINT == 0 || i > CAP_KEYS - 10) {
+            checkpoint(power);
+        }
+    }
+    assert_true(env_file_bytes(power->test.directory) <= HASHTRIE_STORE_BYTES_MIN);
+    close_and_acknowledge(power);
+}
+
+static void shrink_check(struct power *power)
+{
+    bool readable = verify_as_found(power->test.directory);
+    assert_true(readable || power->acknowledged == 0);
+    power->test.now_s += 10 * power->sent;
+    ledger_open(&power->test, power->slots);
+    check_keys(power,
+               power->acknowledged > CAP_KEYS_SURE ? power->acknowledged - CAP_KEYS_SURE : 0);
+    test_store_checkpoint(&power->test); /* The file is made smaller before it. */
+    test_store_close(&power->test);
+    assert_true(env_file_bytes(power->test.directory) <= HASHTRIE_STORE_BYTES_MIN);
+    test_store_expect_clean(&power->test);
+}
+
 /* ---- Snapshots ---- */
 
 static void snapshot_init(struct power *power, const char *folder, uint64_t seed)
@@ -362,6 +399,7 @@ static const struct scenario scenarios[] = {
     {"grow", grow_init, grow_work, grow_check},
     {"cap", cap_init, cap_work, cap_check},
     {"aside", aside_init, aside_work, aside_check},
+    {"shrink", cap_init, shrink_work, shrink_check},
     {"snapshot", snapshot_init, snapshot_work, snapshot_check},
 };
 
@@ -411,23 +449,29 @@ static int run(char *const arguments[], const char *root, const char *trace)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-/* Moments worth a crash of their own: around syncs, durable writes and changes of names. */
-static bool is_edge(const struct crash_model *model, size_t number)
+/* Moments worth a crash of their own: syncs and durable writes; changes of names. */
+static bool is_edge(const struct disk_record *record)
 {
-    const struct disk_record *record = crash_model_record(model, number);
     return record->kind != DISK_MARK && (record->kind != DISK_WRITE || record->durable != 0);
 }
 
+static bool is_of_names(const struct disk_record *record)
+{
+    return record->kind <= DISK_UNLINK || record->kind == DISK_SYNC_DIR;
+}
+
+/* Any, at an edge, or at a change of names or shortly after it. */
 static size_t random_moment(const struct crash_model *model, struct random *random)
 {
     uint32_t count = (uint32_t)crash_model_records(model);
+    uint32_t dice = random_below(random, 3);
     size_t moment = random_below(random, count + 1);
-    if (random_below(random, 2) == 0) {
-        while (moment < count && !is_edge(model, moment)) {
-            moment++;
-        }
+    bool (*wanted)(const struct disk_record *record) = dice == 1 ? is_edge : is_of_names;
+    while (dice > 0 && moment < count && !wanted(crash_model_record(model, moment))) {
+        moment = dice == 1 ? moment + 1 : random_below(random, count + 1);
     }
-    return moment;
+    moment += dice == 2 ? random_below(random, 8) : 0;
+    return moment < count ? moment : count;
 }
 
 static int by_number(const void *a, const void *b)
@@ -540,10 +584,16 @@ static void power_goes_while_a_store_is_moved_aside(void **state)
     run_scenario(&scenarios[2], image_count());
 }
 
-static void power_goes_while_snapshots_are_made(void **state)
+static void power_goes_while_a_file_is_made_smaller(void **state)
 {
     (void)state;
     run_scenario(&scenarios[3], image_count());
+}
+
+static void power_goes_while_snapshots_are_made(void **state)
+{
+    (void)state;
+    run_scenario(&scenarios[4], image_count());
 }
 
 int main(int argc, char **argv)
@@ -556,6 +606,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(power_goes_while_a_store_grows),
         cmocka_unit_test(power_goes_at_the_cap),
         cmocka_unit_test(power_goes_while_a_store_is_moved_aside),
+        cmocka_unit_test(power_goes_while_a_file_is_made_smaller),
         cmocka_unit_test(power_goes_while_snapshots_are_made),
     };
     return cmocka_run_group_tests_name("store power", tests, NULL, NULL);

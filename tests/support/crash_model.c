@@ -35,10 +35,10 @@ struct name {
     size_t file; /* SIZE_MAX: a folder. */
 };
 
-/* A change of names: the step, and for DISK_CREATE the file. */
+/* A change of names: the step, and for DISK_CREATE and DISK_RENAME the file. */
 struct name_change {
     size_t step;
-    size_t file;
+    size_t file; /* SIZE_MAX: a folder. */
 };
 
 struct crash_model {
@@ -51,6 +51,8 @@ struct crash_model {
     size_t file_count;
     struct name *names; /* Durable ones. */
     size_t name_count;
+    struct name *now; /* As the program sees them. */
+    size_t now_count;
     struct name_change *changes; /* Pending. */
     size_t change_count;
     uint64_t mark_first;
@@ -133,6 +135,7 @@ void crash_model_free(struct crash_model *model)
     free(model->steps);
     free(model->files);
     free(model->names);
+    free(model->now);
     free(model->changes);
     free(model);
 }
@@ -275,28 +278,34 @@ static void apply_change(const struct crash_model *model, const struct name_chan
     const struct disk_record *record = step->record;
     size_t at = find_name(names, *count, step->path, record->path_size);
     if (record->kind == DISK_CREATE || record->kind == DISK_MKDIR) {
-        CHECK(at == *count);
-        set_name(&names[(*count)++], step->path, record->path_size, change->file);
+        *count += at == *count;
+        set_name(&names[at], step->path, record->path_size, change->file);
         return;
     }
-    if (at == *count) {
-        return; /* It never came to be. */
+    if (at < *count) {
+        names[at] = names[--*count];
     }
-    struct name moved = names[at];
-    names[at] = names[--*count];
     if (record->kind == DISK_RENAME && record->path2_size > 0) {
         size_t old = find_name(names, *count, step->path2, record->path2_size);
         *count += old == *count;
-        set_name(&names[old], step->path2, record->path2_size, moved.file);
+        set_name(&names[old], step->path2, record->path2_size, change->file);
         move_contents(names, *count, step);
     }
 }
 
-static bool lies_in(const struct step *step, const char *folder, size_t size)
+static bool lies_in(const char *path, size_t path_size, const struct step *sync)
 {
-    const char *slash = memrchr(step->path, '/', step->record->path_size);
-    size_t parent = slash == NULL ? 0 : (size_t)(slash - step->path);
-    return parent == size && memcmp(step->path, folder, size) == 0;
+    const char *slash = memrchr(path, '/', path_size);
+    size_t parent = slash == NULL ? 0 : (size_t)(slash - path);
+    return parent == sync->record->path_size && memcmp(path, sync->path, parent) == 0;
+}
+
+/* A new name is durable once its folder is, wherever the file came from. */
+static bool is_synced(const struct step *step, const struct step *sync)
+{
+    bool moved = step->record->kind == DISK_RENAME && step->record->path2_size > 0;
+    return moved ? lies_in(step->path2, step->record->path2_size, sync)
+                 : lies_in(step->path, step->record->path_size, sync);
 }
 
 static void names_sync(struct crash_model *model, const struct step *sync)
@@ -304,7 +313,7 @@ static void names_sync(struct crash_model *model, const struct step *sync)
     size_t kept = 0;
     for (size_t i = 0; i < model->change_count; i++) {
         struct name_change change = model->changes[i];
-        if (!lies_in(&model->steps[change.step], sync->path, sync->record->path_size)) {
+        if (!is_synced(&model->steps[change.step], sync)) {
             model->changes[kept++] = change;
             continue;
         }
@@ -314,10 +323,19 @@ static void names_sync(struct crash_model *model, const struct step *sync)
     model->change_count = kept;
 }
 
-static void add_change(struct crash_model *model, size_t step, size_t file)
+static void add_change(struct crash_model *model, size_t number, size_t file)
 {
+    const struct step *step = &model->steps[number];
+    struct name_change change = {number, file};
+    if (step->record->kind == DISK_RENAME) {
+        size_t at = find_name(model->now, model->now_count, step->path, step->record->path_size);
+        CHECK(at < model->now_count);
+        change.file = model->now[at].file;
+    }
     model->changes = grow(model->changes, model->change_count, sizeof *model->changes);
-    model->changes[model->change_count++] = (struct name_change){step, file};
+    model->changes[model->change_count++] = change;
+    model->now = grow(model->now, model->now_count, sizeof *model->now);
+    apply_change(model, &change, model->now, &model->now_count);
 }
 
 /* ---- Steps ---- */
@@ -599,17 +617,9 @@ static bool file_is(const char *path, const unsigned char *bytes, size_t size)
 
 bool crash_model_is(const struct crash_model *model, const char *folder)
 {
-    size_t count = model->name_count;
-    struct name *names = calloc(model->name_count + model->change_count + 1, sizeof *names);
-    CHECK(names != NULL);
-    if (count > 0) {
-        memcpy(names, model->names, count * sizeof *names);
-    }
-    for (size_t i = 0; i < model->change_count; i++) {
-        apply_change(model, &model->changes[i], names, &count);
-    }
+    const struct name *names = model->now;
     bool same = true;
-    for (size_t i = 0; i < count && same; i++) {
+    for (size_t i = 0; i < model->now_count && same; i++) {
         if (names[i].file == SIZE_MAX || model->files[names[i].file].is_lock) {
             continue;
         }
@@ -630,6 +640,5 @@ bool crash_model_is(const struct crash_model *model, const char *folder)
         }
         free(image.bytes);
     }
-    free(names);
     return same;
 }
