@@ -242,6 +242,25 @@ def test_errors_at_the_start(world, field, code, known):
     expect_homes(again, talks + new_talks)
 
 
+def test_a_disk_that_hangs_at_the_start(world):
+    """Nobody waits for it for long, and what it knows is there once it moves."""
+    disk = Disk(world, world.folder)
+    engines = world.engines(2)
+    store, talks = remembering_store(world, engines)
+    disk.stall = STALL_WRITES | STALL_READS
+    router = world.router(engines, "--checkpoint-interval", "50ms", "--reload-timeout", "5s",
+                          store=store, environment=disk.environment)
+    new_talks = start_conversations(router, 4, first=100)
+    expect_homes(router, new_talks)
+    assert health(router)["state"] == "opening" and disk.stalled > 0
+    disk.stall = 0
+    wait_state(router, "ok")
+    wait_checkpoint(router)
+    expect_homes(router, talks + new_talks)
+    router.terminate()
+    expect_sound(store)
+
+
 # ---- Real file systems ----
 
 @pytest.fixture
