@@ -103,6 +103,30 @@ bool json_read_int(const struct json_parser *parser, struct json_value value, in
            parse_int(parser, json_text(parser, value), out);
 }
 
+/* Up to eight digits with nothing between them and their comma, as nearly all token ids have it.
+ * Stops before the first other element. Returns how many. */
+static size_t next_short_ints(const struct json_parser *parser, struct json_cursor *cursor,
+                              int64_t *out, size_t count_max)
+{
+    const uint32_t *words = parser->words;
+    uint32_t token = cursor->token;
+    size_t count = 0;
+    while (count < count_max && token + 1 < parser->count) {
+        uint64_t number = 0;
+        size_t start = words[token]; /* Beyond the document: no number. */
+        size_t size = words[token + 1] - start;
+        if (start + sizeof number > parser->size || size > sizeof number ||
+            parser->bytes[start + size] != ',' ||
+            !parse_eight(parser->bytes + start, size, &number)) {
+            break;
+        }
+        out[count++] = (int64_t)number;
+        token += 2;
+    }
+    cursor->token = token;
+    return count;
+}
+
 static bool starts_number(char byte)
 {
     return byte == '-' || (byte >= '0' && byte <= '9');
@@ -113,6 +137,11 @@ size_t json_next_ints(const struct json_parser *parser, struct json_cursor *curs
 {
     size_t count = 0;
     while (count < count_max && !cursor->object && cursor->token < parser->count) {
+        size_t more = next_short_ints(parser, cursor, out + count, count_max - count);
+        count += more;
+        if (more > 0) {
+            continue;
+        }
         uint32_t word = parser->words[cursor->token];
         if (json_word_kind(word) != JSON_WORD_PLAIN || !starts_number(parser->bytes[word]) ||
             !parse_int(parser, json_token_text(parser, cursor->token), &out[count])) {

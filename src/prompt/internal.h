@@ -186,7 +186,7 @@ void prompt_emit_string(struct emit *emit, struct json_value string); /* In its 
 
 /*
  * Any value, delimited so that different values never write the same. `skip`: a member of the
- * outermost object to leave out, or NULL.
+ * outermost object to leave out, or NULL; it stays in objects that are too large to be sorted.
  */
 void prompt_emit_canonical(struct emit *emit, struct json_value value, const char *skip);
 

@@ -16,6 +16,8 @@
  * write the same. Nothing is closed and no length is written before what it counts, so a longer
  * text at the end, or one more message, only appends.
  *
+ * A key ends after KEY_TAGS_MAX tags: what is all structure is no prompt.
+ *
  * Texts stay escaped, in the usual form (see json.h): as nearly all bodies have them already, their
  * bytes are hashed where they lie.
  *

@@ -127,6 +127,36 @@ static void test_read_int(void **state)
     }
 }
 
+/* Whatever the batch, the same integers up to the first other element. */
+static void test_next_ints(void **state)
+{
+    struct json_parser *parser = *state;
+    static const int64_t wanted[] = {1, 22, 333, 4444, 0, 123456789, -5, 12345678, 1234567, 9};
+    enum { COUNT = sizeof wanted / sizeof *wanted };
+    parse(parser, "[1,22, 333 ,4444,0,123456789,-5,12345678,1234567\n,9,1.5,7]");
+    for (size_t batch = 1; batch <= COUNT + 2; batch++) {
+        struct json_cursor cursor = json_first(parser, json_root(parser));
+        int64_t numbers[COUNT + 2];
+        size_t count = 0;
+        for (size_t more; (more = json_next_ints(parser, &cursor, numbers, batch)) > 0;) {
+            assert_true(more <= batch && count + more <= COUNT);
+            assert_memory_equal(numbers, wanted + count, more * sizeof *numbers);
+            count += more;
+        }
+        struct json_value other = json_absent();
+        assert_int_equal(count, COUNT);
+        assert_true(json_next_element(parser, &cursor, &other));
+        assert_span(json_text(parser, other), "1.5");
+    }
+    static const char *const none[] = {"[]", "[[1]]", "[\"1\",2]", "{\"a\":1}", "[1e3]", "7"};
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+        parse(parser, none[i]);
+        struct json_cursor cursor = json_first(parser, json_root(parser));
+        int64_t number = 0;
+        assert_int_equal(json_next_ints(parser, &cursor, &number, 1), 0);
+    }
+}
+
 /* Decodes with every size of the output buffer: the pieces must always join to the same. */
 static void assert_decodes(struct json_parser *parser, const char *json, const char *wanted,
                            size_t wanted_size)
@@ -218,6 +248,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_find, setup, teardown),
         cmocka_unit_test_setup_teardown(test_member_text, setup, teardown),
         cmocka_unit_test_setup_teardown(test_read_int, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_next_ints, setup, teardown),
         cmocka_unit_test_setup_teardown(test_decode, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lone_surrogates, setup, teardown),
         cmocka_unit_test_setup_teardown(test_is_usual, setup, teardown),
