@@ -87,7 +87,8 @@ struct hashtrie_store_options {
     bool check_in_child;      /* After a run that did not end in order, the file is looked through
                                  in a forked child, which dies in our stead if it is damaged. The
                                  child has the calling process's memory, runs nothing of its, and
-                                 ends with _exit(). False: the file is not checked before use. */
+                                 ends with _exit(). False: the file is not checked before use,
+                                 and one that is found damaged is replaced by an empty one. */
     struct hashtrie_crash_mark *crash_mark; /* Set while the store is open; NULL: none. Borrowed
                                                until hashtrie_store_close(). */
     hashtrie_store_on_event *on_event;      /* NULL: nobody is told. */

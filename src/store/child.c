@@ -44,12 +44,6 @@ void child_tell(struct child_line *line, uint64_t done, uint64_t total)
 
 /* ---- In the child ---- */
 
-static void limit(int resource, rlim_t value)
-{
-    struct rlimit both = {.rlim_cur = value, .rlim_max = value};
-    (void)setrlimit(resource, &both); /* Without it a crash is only louder. */
-}
-
 /* Nothing of the parent's is in reach: its handlers, its descriptors, its terminal. */
 static void leave_parent(int *fd, uint32_t cpu_seconds)
 {
@@ -67,8 +61,10 @@ static void leave_parent(int *fd, uint32_t cpu_seconds)
     for (int i = 0; i < LINE_FD && null >= 0; i++) {
         (void)dup2(null, i);
     }
-    limit(RLIMIT_CORE, 0);
-    limit(RLIMIT_CPU, cpu_seconds);
+    struct rlimit no_core = {.rlim_cur = 0, .rlim_max = 0};
+    struct rlimit cpu = {.rlim_cur = cpu_seconds, .rlim_max = cpu_seconds};
+    (void)setrlimit(RLIMIT_CORE, &no_core); /* A crash would only be louder. */
+    (void)setrlimit(RLIMIT_CPU, &cpu);      /* Endless work would only be noticed by people. */
 }
 
 _Noreturn static void run(const struct child_job *job, int fd)

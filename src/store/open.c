@@ -281,7 +281,8 @@ enum hashtrie_status store_come_up(struct hashtrie_store *store)
     if (status == HASHTRIE_OK) {
         status = open_marked(store, &another);
     }
-    if (status != HASHTRIE_OK && !(store_refuses(status) && !store->joined)) {
+    bool refused = store_refuses(status) && !store->joined;
+    if (status != HASHTRIE_OK && !refused && !store_stopping(store)) {
         tell_problem(store, status);
     }
     if (status != HASHTRIE_OK) {

@@ -50,7 +50,8 @@ static bool on_progress(void *owner, uint64_t done, uint64_t total)
     return !store_stopping(watch->store);
 }
 
-/* Status of the work. ECORRUPT also: it has crashed. EBUSY: it was ended from outside. */
+/* Status of the work. ECORRUPT also: it has crashed. EIO: it was killed, as for want of memory.
+ * EBUSY: the store closes. */
 static enum hashtrie_status run(struct hashtrie_store *store, const char *doing,
                                 enum hashtrie_status (*work)(void *user, struct child_line *line),
                                 void *user, uint32_t cpu_seconds)
@@ -72,7 +73,11 @@ static enum hashtrie_status run(struct hashtrie_store *store, const char *doing,
         return HASHTRIE_ENOMEM;
     case CHILD_KILLED:
     default:
-        return HASHTRIE_EBUSY;
+        if (store_stopping(store)) {
+            return HASHTRIE_EBUSY;
+        }
+        store_event(store, HASHTRIE_EVENT_WARNING, "%s: its process was killed", doing);
+        return HASHTRIE_EIO;
     }
 }
 
