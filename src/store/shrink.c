@@ -320,7 +320,7 @@ static void tell_end(const struct shrink *shrink, uint64_t before, uint64_t rows
     struct hashtrie_store *store = shrink->store;
     double seconds = (double)(clock_monotonic_ns() - shrink->start_ns) / (double)CLOCK_NS_PER_S;
     if (status == HASHTRIE_OK) {
-        counter_add(&store->counters.deleted, rows - shrink->build.node_count);
+        counter_add(&store->counters.deleted, count_less(rows, shrink->build.node_count));
         store_event(
             store, HASHTRIE_EVENT_INFO,
             "the store's file was made smaller: %" PRIu64 " to %" PRIu64 " bytes, the %" PRIu64

@@ -37,7 +37,7 @@ struct churn {
     uint32_t steps;
     uint32_t keys_per_checkpoint;
     uint64_t bytes;
-    uint64_t commit_ns[TENTHS];
+    uint64_t commit_ns[TENTHS]; /* Of processors: others' load does not count. */
     uint32_t commit_count[TENTHS];
     struct random random;
     hashtrie_endpoint endpoint;
@@ -102,11 +102,11 @@ static void step(struct churn *churn)
 static void checkpoint(struct churn *churn)
 {
     struct stat file;
-    uint64_t start_ns = clock_monotonic_ns();
+    uint64_t start_ns = clock_read_ns(CLOCK_PROCESS_CPUTIME_ID);
     test_store_checkpoint(&churn->test);
     uint64_t tenth = churn->bytes * TENTHS / (churn->cap * TURNOVERS);
     tenth = tenth < TENTHS ? tenth : TENTHS - 1;
-    churn->commit_ns[tenth] += clock_monotonic_ns() - start_ns;
+    churn->commit_ns[tenth] += clock_read_ns(CLOCK_PROCESS_CPUTIME_ID) - start_ns;
     churn->commit_count[tenth]++;
     char *path = test_path(churn->test.directory, "data.mdb");
     assert_int_equal(stat(path, &file), 0);
@@ -191,7 +191,9 @@ static void test_twenty_turnovers(void **state)
     assert_int_equal(stats.checkpoint_failure_count, 0);
     double second = mean_ms(&churn, 1);
     double last = mean_ms(&churn, TENTHS - 1);
-    print_message("checkpoints of the second tenth %.2f ms, of the last %.2f ms\n", second, last);
+    print_message("a checkpoint takes %.2f ms of a processor in the second tenth, %.2f ms in the "
+                  "last\n",
+                  second, last);
     if (churn.cap >= (uint64_t)LONG_MIB << 20) {
         assert_true(last <= 1.5 * second);
     }
