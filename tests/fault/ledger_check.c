@@ -32,6 +32,14 @@ static void to_hasher(void *user, const void *bytes, size_t size)
     hashtrie_hasher_update(user, bytes, size);
 }
 
+static void on_event(void *user, enum hashtrie_event_level level, const char *text)
+{
+    (void)user;
+    if (level != HASHTRIE_EVENT_INFO) {
+        (void)printf("store: %s\n", text);
+    }
+}
+
 /* As the router does it. */
 static void make_key(struct check *check, const char *body, size_t size)
 {
@@ -95,6 +103,7 @@ int main(int argc, char **argv)
     }
     test_store_init(&check.test);
     check.test.options.directory = argv[1];
+    check.test.options.on_event = on_event;
     check.test.options.max_bytes = UINT64_C(1) << 30; /* Deletes nothing. */
     check.test.budget = (size_t)256 << 20;
     mem_init(&check.mem, SIZE_MAX);
@@ -102,9 +111,6 @@ int main(int argc, char **argv)
     check.reader = prompt_reader_new(&check.mem);
     test_store_open(&check.test);
     size_t missing = check_all(&check, ledger);
-    for (size_t i = 0; i < check.test.event_count; i++) {
-        (void)printf("store: %s\n", check.test.events[i]);
-    }
     test_store_close(&check.test);
     test_store_fini(&check.test);
     prompt_reader_free(check.reader);
