@@ -231,14 +231,15 @@ struct hashtrie_store {    // NOLINT(clang-analyzer-optin.performance.Padding): 
     bool opened;                   /* Once at least: what follows is known. */
     uint64_t reloads_found_before; /* Before it was opened, as the next. */
     uint64_t reloads_missed_before;
-    uint64_t limit_pages;  /* Past it the oldest are deleted. */
-    uint64_t used_pages;   /* At the last commit. */
-    bool limit_lowered;    /* Since the device is full. */
-    bool shrunk;           /* Has been tried. */
-    size_t rows_max;       /* Of a batch, at best. */
-    size_t rows_now;       /* After halving. */
-    unsigned good_batches; /* Since the last one that did not fit. */
-    bool failing;          /* The last checkpoint failed, and that was told. */
+    uint64_t limit_pages;    /* Past it the oldest are deleted. */
+    uint64_t used_pages;     /* At the last commit. */
+    bool limit_lowered;      /* Since the device is full. */
+    uint64_t device_full_ns; /* Since when; 0: it is not. */
+    bool shrunk;             /* Has been tried. */
+    size_t rows_max;         /* Of a batch, at best. */
+    size_t rows_now;         /* After halving. */
+    unsigned good_batches;   /* Since the last one that did not fit. */
+    bool failing;            /* The last checkpoint failed, and that was told. */
     unsigned failures_in_row;
     unsigned damage_in_row;   /* Of these, the contents were at fault. */
     unsigned hopeless_in_row; /* Attempts to delete that found no page. */

@@ -23,6 +23,7 @@ enum {
     BATCHES_PER_CHECKPOINT_MAX = 1 << 20, /* Then it goes on as the next one. */
     FULL_ATTEMPTS_MAX = 12,               /* In one checkpoint, before it waits. */
     FULL_PAUSE_MS = 20,                   /* Between those that could not even delete. */
+    DEVICE_FULL_WAIT_S = 60, /* Others may give space back; then the file's size is the limit. */
     GOOD_BATCHES_TO_DOUBLE = 8,
     RETRY_S_MAX = 60,
     LOOK_S = 1,             /* How often it is seen to that the files are still in their place. */
@@ -289,6 +290,23 @@ static bool device_is_full(const struct hashtrie_store *store)
     return env_free_bytes(store->directory) < DEVICE_FULL_BYTES;
 }
 
+/* A device that has just become full: what is saved is not deleted for what is new, which waits in
+ * memory. */
+static bool wait_for_space(struct hashtrie_store *store)
+{
+    uint64_t now_ns = clock_monotonic_ns();
+    if (store->device_full_ns == 0) {
+        store->device_full_ns = now_ns;
+    }
+    if (now_ns - store->device_full_ns >= DEVICE_FULL_WAIT_S * CLOCK_NS_PER_S) {
+        return false;
+    }
+    (void)store_set_state(store, HASHTRIE_STORE_FULL);
+    atomic_store_explicit(&store->problem, HASHTRIE_ENOSPC, memory_order_relaxed);
+    store->retry_ns = now_ns + CLOCK_NS_PER_S;
+    return true;
+}
+
 /* True: worth another attempt at once. */
 static bool handle_failure(struct hashtrie_store *store, enum hashtrie_status status,
                            unsigned *full_attempts)
@@ -298,6 +316,9 @@ static bool handle_failure(struct hashtrie_store *store, enum hashtrie_status st
     }
     if (status != HASHTRIE_EFULL && status != HASHTRIE_ENOSPC) {
         handle_error(store, status);
+        return false;
+    }
+    if (status == HASHTRIE_ENOSPC && wait_for_space(store)) {
         return false;
     }
     counter_add(&store->counters.repeated, 1);
@@ -346,6 +367,7 @@ static void note_completed(struct hashtrie_store *store, const struct checkpoint
     counter_set(&counters->last_checkpoint_ms, checkpoint->covered_ms);
     (void)store_set_state(store, HASHTRIE_STORE_OK);
     atomic_store_explicit(&store->problem, HASHTRIE_OK, memory_order_relaxed);
+    store->device_full_ns = 0;
     if (store->failing) {
         store->failing = false;
         store_event(store, HASHTRIE_EVENT_INFO, "checkpoints succeed again");
