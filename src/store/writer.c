@@ -65,7 +65,9 @@ static bool take_batch(struct hashtrie_store *store, const struct checkpoint *ch
     bool last = false;
     for (size_t taken = 1; taken > 0 && store->batch.count < store->rows_now;) {
         hashtrie_lock(store->trie);
-        taken = trie_batch_take(store->trie, &store->batch, store->rows_now);
+        size_t count_max = store->batch.count + trie_dirty_left(store->trie, checkpoint->mark);
+        taken = trie_batch_take(store->trie, &store->batch,
+                                count_max < store->rows_now ? count_max : store->rows_now);
         last = trie_dirty_done(store->trie, checkpoint->mark);
         hashtrie_unlock(store->trie);
         if (last) {

@@ -134,6 +134,12 @@ uint64_t trie_dirty_mark(struct hashtrie *trie)
     return (uint64_t)(trie->dirty_progress + (int64_t)trie->dirty_count);
 }
 
+size_t trie_dirty_left(const struct hashtrie *trie, uint64_t mark)
+{
+    int64_t left = (int64_t)mark - trie->dirty_progress;
+    return left > 0 ? (size_t)left : 0;
+}
+
 bool trie_dirty_done(const struct hashtrie *trie, uint64_t mark)
 {
     return trie->dirty_count == 0 || trie->dirty_progress >= (int64_t)mark;

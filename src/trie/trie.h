@@ -109,6 +109,9 @@ bool trie_checkpoint_due(const struct hashtrie *trie);
  * batches until trie_dirty_done(mark).
  */
 uint64_t trie_dirty_mark(struct hashtrie *trie);
+/* Nodes to be taken until then, at least. Take no more: they would stand for what comes back to the
+ * queue unwritten. */
+size_t trie_dirty_left(const struct hashtrie *trie, uint64_t mark);
 bool trie_dirty_done(const struct hashtrie *trie, uint64_t mark);
 
 /* ---- The store attaches ---- */

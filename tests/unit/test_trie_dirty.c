@@ -58,7 +58,10 @@ static int setup(void **state)
     fixture.key = key_of(0, KEY_CHUNKS);
     insert(&fixture, &fixture.key, 0);
     fixture.mark = trie_dirty_mark(fixture.trie);
+    assert_int_equal(trie_dirty_left(fixture.trie, fixture.mark), 1);
     assert_int_equal(trie_batch_take(fixture.trie, &fixture.batch, 1), 1);
+    assert_int_equal(trie_dirty_left(fixture.trie, fixture.mark), 0); /* What comes later is not
+                                                                         for this batch. */
     assert_true(trie_dirty_done(fixture.trie, fixture.mark));
     for (uint64_t i = 1; i <= OTHERS; i++) {
         struct test_key other = key_of(1000 * i, KEY_CHUNKS);
