@@ -110,8 +110,8 @@ struct hashtrie_import_result {
  * committed stays when it fails; `out` tells how far it came.
  *
  * EBUSY: a router has it open. EVERSION: the stream, or the store, is of another version, chunk
- * size or seed. ECORRUPT: the stream is damaged or cut short, or the store is. EFULL: the cap has
- * no room for more. EIO, ENOSPC, EACCES, ENOMEM.
+ * size or seed. EINVAL: a new name has more than 2048 bytes. ECORRUPT: the stream is damaged or cut
+ * short, or the store is. EFULL: the cap has no room for more. EIO, ENOSPC, EACCES, ENOMEM.
  */
 HASHTRIE_API HASHTRIE_NODISCARD enum hashtrie_status
 hashtrie_store_import(const char *directory, const struct hashtrie_import_options *options,

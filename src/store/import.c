@@ -17,6 +17,7 @@
 #include "hashtrie/maintenance.h"
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "store/build.h"
 #include "store/stream.h"
 
@@ -58,8 +59,9 @@ struct import {
     struct hashtrie_import_result *result;
     struct build build;
     bool open;
-    struct table known;  /* struct known. */
-    struct table mapped; /* struct mapped, ascending. */
+    uint64_t first_new_id; /* Endpoints from it on came with this stream. */
+    struct table known;    /* struct known. */
+    struct table mapped;   /* struct mapped, ascending. */
     unsigned char input[INPUT_BYTES];
     size_t input_at;
     size_t input_size;
@@ -191,9 +193,8 @@ static void rename_endpoint(const struct import *import, struct record_endpoint 
 {
     for (size_t i = 0; i < import->options->rename_count; i++) {
         const struct hashtrie_rename *rename = &import->options->renames[i];
-        size_t size = strlen(rename->new_name);
-        if (strcmp(rename->old_name, endpoint->name) == 0 && size <= ENDPOINT_TEXT_BYTES_MAX) {
-            memcpy(endpoint->name, rename->new_name, size + 1);
+        if (strcmp(rename->old_name, endpoint->name) == 0) {
+            memcpy(endpoint->name, rename->new_name, strlen(rename->new_name) + 1);
             return;
         }
     }
@@ -232,7 +233,8 @@ static enum hashtrie_status take_endpoint(struct import *import)
         (known->generation_hash == generation || known->generation_hash == 0 || generation == 0)) {
         mapped.to = known->id;
         mapped.odometer_shift = known->odometer_kib - endpoint->odometer_kib; /* Wraps. */
-    } else if (known != NULL && known->seen_s >= endpoint->seen_s) {
+    } else if (known != NULL && known->id < import->first_new_id &&
+               known->seen_s >= endpoint->seen_s) {
         import->result->old_endpoint_count++;
     } else {
         status = put_new(import, endpoint, &mapped);
@@ -286,12 +288,21 @@ static void join(struct trie_record *to, struct trie_stored_holder *holders,
     }
 }
 
+/* A time that lies ahead of this clock would keep rows alive for ever. */
+static uint32_t bucket_here(const struct import *import, uint32_t bucket)
+{
+    uint64_t now = clock_unix_ns() / CLOCK_NS_PER_S / TRIE_BUCKET_SECONDS;
+    uint64_t newest = import->build.newest_bucket > now ? import->build.newest_bucket : now;
+    return bucket > newest ? (uint32_t)newest : bucket;
+}
+
 /* The node as it is here: its holders by their ids here, without those that are nothing. */
 static void take_node(struct import *import)
 {
     const struct trie_record *from = &import->record.node;
     const struct mapped *list = import->mapped.list;
     import->node = *from;
+    import->node.bucket = bucket_here(import, from->bucket);
     memcpy(import->run, from->run, from->length * sizeof *from->run);
     import->node.run = import->run;
     import->node.holders = import->holders;
@@ -458,6 +469,7 @@ static enum hashtrie_status begin(struct import *import, const char *directory)
     status = build_open(&import->build, directory, cap_of(directory, import->options),
                         header->chunk_size);
     import->open = status == HASHTRIE_OK;
+    import->first_new_id = import->build.next_endpoint_id;
     return status == HASHTRIE_OK ? read_known(import) : status;
 }
 
@@ -517,6 +529,12 @@ enum hashtrie_status hashtrie_store_import(const char *directory,
                                            const struct hashtrie_import_options *options,
                                            struct hashtrie_import_result *out)
 {
+    for (size_t i = 0; i < options->rename_count; i++) {
+        if (strnlen(options->renames[i].new_name, ENDPOINT_TEXT_BYTES_MAX + 1) >
+            ENDPOINT_TEXT_BYTES_MAX) {
+            return HASHTRIE_EINVAL;
+        }
+    }
     struct mem mem;
     mem_init(&mem, SIZE_MAX);
     struct import *import = mem_alloc_zero(&mem, sizeof *import);

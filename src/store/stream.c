@@ -16,6 +16,7 @@ static const char magic[] = "hashtrie-export";
 
 /* ---- Out ---- */
 
+// NOLINTNEXTLINE(readability-non-const-parameter): written through the packing.
 static void begin(struct packing *packing, msgpack_packer *packer, unsigned char *to,
                   uint32_t fields, enum stream_kind kind)
 {

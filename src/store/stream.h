@@ -44,7 +44,7 @@ size_t stream_encode_header(unsigned char *to, const struct stream_header *heade
 size_t stream_encode_endpoint(unsigned char *to, const struct record_endpoint *endpoint,
                               uint64_t *chain);
 size_t stream_encode_node(unsigned char *to, const struct trie_record *node, uint64_t *chain);
-size_t stream_encode_end(unsigned char *to, const struct stream_end *end, uint64_t *chain);
+size_t stream_encode_end(unsigned char *to, const struct stream_end *counts, uint64_t *chain);
 
 /* Decodes the record that begins at `bytes`; any bytes are fine. Returns its size; 0: there is no
  * whole record there, or it is wrong. Of *out what `kind` names is set. */

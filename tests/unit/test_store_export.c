@@ -2,6 +2,7 @@
 #include "hashtrie/maintenance.h"
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "unit/store_support.h"
 
@@ -284,6 +285,38 @@ static void a_restarted_engine_holds_nothing_of_before(void **state)
     test_store_close(&fixture->to);
 }
 
+/* A stream from a machine whose clock is ahead must not keep its rows here for ever. */
+static void times_to_come_count_as_now(void **state)
+{
+    struct fixture *fixture = *state;
+    uint64_t now_s = clock_unix_ns() / CLOCK_NS_PER_S;
+    fixture->from.now_s = now_s + UINT64_C(10) * 365 * 86400;
+    fill(&fixture->from, 0, 5, "http://a");
+    (void)export(fixture, fixture->from.directory);
+    (void)import(fixture);
+    struct hashtrie_reader *reader = NULL;
+    struct hashtrie_reader_info info;
+    assert_int_equal(hashtrie_reader_open(fixture->to.directory, &reader), HASHTRIE_OK);
+    assert_int_equal(hashtrie_reader_get_info(reader, &info), HASHTRIE_OK);
+    hashtrie_reader_close(reader);
+    assert_true(info.newest_use_unix_s >= now_s - 3600);
+    assert_true(info.newest_use_unix_s <= now_s + 3600);
+}
+
+static void names_that_are_too_long_are_refused(void **state)
+{
+    struct fixture *fixture = *state;
+    char name[2050];
+    memset(name, 'x', sizeof name - 1);
+    name[sizeof name - 1] = '\0';
+    struct hashtrie_rename rename = {"http://a", name};
+    struct hashtrie_import_options options = {
+        .on_read = on_read, .user = fixture, .renames = &rename, .rename_count = 1};
+    struct hashtrie_import_result result;
+    assert_int_equal(hashtrie_store_import(fixture->to.directory, &options, &result),
+                     HASHTRIE_EINVAL);
+}
+
 static void a_store_in_use_is_not_imported_into(void **state)
 {
     struct fixture *fixture = *state;
@@ -392,6 +425,8 @@ int main(void)
         CASE(of_a_conflict_the_newer_wins),
         CASE(endpoints_can_be_renamed),
         CASE(a_restarted_engine_holds_nothing_of_before),
+        CASE(times_to_come_count_as_now),
+        CASE(names_that_are_too_long_are_refused),
         CASE(a_store_in_use_is_not_imported_into),
         CASE(other_chunk_sizes_are_refused),
         CASE(the_cap_is_kept),

@@ -56,6 +56,6 @@ extern const size_t dump_option_count;
 
 const struct dump_command *dump_find_command(const char *name); /* NULL: there is none. */
 /* All commands, or of one command all about it. */
-enum dump_exit dump_help(const char *command);
+enum dump_exit dump_help(const char *name);
 
 #endif

@@ -88,7 +88,7 @@ static bool same_holders(const struct diff *diff, const struct hashtrie_reader_n
     const struct dump_names *a_names = &diff->sides[0].names;
     const struct dump_names *b_names = &diff->sides[1].names;
     return a->held_by_all == b->held_by_all && holders_within(a_names, a, b_names, b) &&
-           holders_within(b_names, b, a_names, a);
+           holders_within(b_names, b, a_names, a); // NOLINT(readability-suspicious-call-argument)
 }
 
 /* ---- Telling ---- */
@@ -155,32 +155,43 @@ static void compare(struct diff *diff, const struct hashtrie_reader_node *a,
     }
 }
 
+/* What comes next in key order: in one store alone, or in both. */
+static void step(struct diff *diff, const struct hashtrie_reader_node *a,
+                 const struct hashtrie_reader_node *b)
+{
+    int order = compare_keys(a, b);
+    if (order == 0) {
+        compare(diff, a, b);
+    } else if (order < 0) {
+        diff->only_count[0]++;
+        tell(diff, "only_a", a, NULL);
+    } else {
+        diff->only_count[1]++;
+        tell(diff, "only_b", NULL, b);
+    }
+    if (order <= 0) {
+        advance(&diff->sides[0]);
+    }
+    if (order >= 0) {
+        advance(&diff->sides[1]);
+    }
+    dump_progress(diff->dump, "comparing", diff->sides[0].node_count + diff->sides[1].node_count,
+                  diff->total);
+}
+
 static enum hashtrie_status walk(struct diff *diff)
 {
-    struct side *sides = diff->sides;
     enum hashtrie_status status = HASHTRIE_OK;
     for (;;) {
-        const struct hashtrie_reader_node *a = peek(&sides[0], &status);
-        const struct hashtrie_reader_node *b =
-            status == HASHTRIE_OK ? peek(&sides[1], &status) : NULL;
+        const struct hashtrie_reader_node *a = peek(&diff->sides[0], &status);
+        if (status != HASHTRIE_OK) {
+            return status;
+        }
+        const struct hashtrie_reader_node *b = peek(&diff->sides[1], &status);
         if (status != HASHTRIE_OK || (a == NULL && b == NULL)) {
             return status;
         }
-        int order = compare_keys(a, b);
-        if (order == 0) {
-            compare(diff, a, b);
-        } else {
-            diff->only_count[order > 0]++;
-            tell(diff, order < 0 ? "only_a" : "only_b", order < 0 ? a : NULL, order < 0 ? NULL : b);
-        }
-        if (order <= 0) {
-            advance(&sides[0]);
-        }
-        if (order >= 0) {
-            advance(&sides[1]);
-        }
-        dump_progress(diff->dump, "comparing", sides[0].node_count + sides[1].node_count,
-                      diff->total);
+        step(diff, a, b);
     }
 }
 
@@ -235,6 +246,7 @@ static enum hashtrie_status open_side(struct diff *diff, size_t i)
     }
     if (status == HASHTRIE_OK) {
         diff->total += info.node_count;
+        dump_warn_lockless(&info);
         status = dump_names_read(&side->names, &diff->dump->mem, side->reader);
     }
     return status;

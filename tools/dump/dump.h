@@ -155,6 +155,8 @@ void dump_progress_end(struct dump *dump);
 enum dump_exit dump_cannot(const struct dump *dump, enum hashtrie_status status);
 /* The same for anything: "hashtrie-dump: cannot WHAT: why". */
 enum dump_exit dump_cannot_do(const char *what, enum hashtrie_status status);
+/* On standard error, if a running router may disturb. */
+void dump_warn_lockless(const struct hashtrie_reader_info *info);
 void dump_warn_damaged(void); /* On standard error: some nodes were left out. */
 __attribute__((format(printf, 1, 2))) enum dump_exit dump_usage(const char *format, ...);
 

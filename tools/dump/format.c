@@ -191,6 +191,14 @@ enum dump_exit dump_cannot_do(const char *what, enum hashtrie_status status)
     return DUMP_CANNOT;
 }
 
+void dump_warn_lockless(const struct hashtrie_reader_info *info)
+{
+    if (info->lockless) {
+        (void)fprintf(stderr, "hashtrie-dump: lock.mdb cannot be written: if a router runs on this "
+                              "store, what is shown may be mixed up\n");
+    }
+}
+
 void dump_warn_damaged(void)
 {
     (void)fprintf(stderr,

@@ -220,10 +220,7 @@ static enum dump_exit open_and_run(const struct dump_command *command, struct du
     if (status != HASHTRIE_OK) {
         return dump_cannot(dump, status);
     }
-    if (info.lockless) {
-        (void)fprintf(stderr, "hashtrie-dump: lock.mdb cannot be written: if a router runs on this "
-                              "store, what is shown may be mixed up\n");
-    }
+    dump_warn_lockless(&info);
     return command->run(dump);
 }
 

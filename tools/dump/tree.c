@@ -75,6 +75,7 @@ static void print_more(const struct tree *tree, uint64_t more, int level)
 
 static enum hashtrie_status show_children(struct tree *tree, uint64_t prefix, int level);
 
+// NOLINTNEXTLINE(misc-no-recursion): as the next.
 static enum hashtrie_status show_node(struct tree *tree, const struct hashtrie_reader_node *node,
                                       int level)
 {

@@ -187,6 +187,14 @@ enum dump_exit dump_verify(struct dump *dump)
     if (dump->options.repair != NULL) {
         return repair(dump);
     }
+    struct hashtrie_reader_info info;
     enum hashtrie_status status = hashtrie_reader_open(dump->arguments[0], &dump->reader);
-    return status == HASHTRIE_OK ? verify(dump) : dump_cannot(dump, status);
+    if (status == HASHTRIE_OK) {
+        status = hashtrie_reader_get_info(dump->reader, &info);
+    }
+    if (status != HASHTRIE_OK) {
+        return dump_cannot(dump, status);
+    }
+    dump_warn_lockless(&info);
+    return verify(dump);
 }

@@ -14,7 +14,13 @@
 #include "base/clock.h"
 #include "dump/dump.h"
 
-enum { LINES_DEFAULT = 24, COLUMNS_DEFAULT = 80, ENGINES_SHOWN_MAX = 256, HEAD_LINES = 12 };
+enum {
+    LINES_DEFAULT = 24,
+    COLUMNS_DEFAULT = 80,
+    ENGINES_SHOWN_MAX = 256,
+    HEAD_LINES = 12,
+    FAILURES_MAX = 5, /* In a row: a router may be replacing the file. */
+};
 
 struct engine {
     uint32_t id;
@@ -34,6 +40,8 @@ struct look {
 struct watch {
     struct dump *dump;
     struct look looks[2]; /* The one before, and now. */
+    struct look next;     /* Being taken. */
+    unsigned failures_in_row;
     size_t look_count;
     bool screen;
     unsigned lines;
@@ -55,8 +63,7 @@ static bool add_engine(void *user, const struct hashtrie_reader_endpoint *endpoi
 static enum hashtrie_status take_look(struct watch *watch)
 {
     struct hashtrie_reader *reader = NULL;
-    watch->looks[0] = watch->looks[1];
-    struct look *look = &watch->looks[1];
+    struct look *look = &watch->next;
     *look = (struct look){.at_ns = clock_monotonic_ns()};
     enum hashtrie_status status = hashtrie_reader_open(watch->dump->arguments[0], &reader);
     if (status == HASHTRIE_OK) {
@@ -66,8 +73,12 @@ static enum hashtrie_status take_look(struct watch *watch)
         status = hashtrie_reader_endpoints(reader, add_engine, look);
     }
     hashtrie_reader_close(reader);
-    watch->look_count++;
     watch->dump->now_s = clock_unix_ns() / CLOCK_NS_PER_S;
+    if (status == HASHTRIE_OK) {
+        watch->looks[0] = watch->looks[1];
+        watch->looks[1] = *look;
+        watch->look_count++;
+    }
     return status;
 }
 
@@ -283,10 +294,12 @@ static enum dump_exit run(struct watch *watch)
         }
         due_ns += options->interval_ms * CLOCK_NS_PER_MS;
         enum hashtrie_status status = take_look(watch);
-        if (status != HASHTRIE_OK) {
+        bool again = status == HASHTRIE_OK || watch->look_count > 0;
+        watch->failures_in_row = status == HASHTRIE_OK ? 0 : watch->failures_in_row + 1;
+        if (!again || watch->failures_in_row > FAILURES_MAX) {
             return dump_cannot(watch->dump, status);
         }
-        enum dump_exit told = tell(watch);
+        enum dump_exit told = status == HASHTRIE_OK ? tell(watch) : DUMP_OK;
         if (told != DUMP_OK) {
             return told;
         }
