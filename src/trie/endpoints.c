@@ -210,6 +210,13 @@ static bool set_model(struct hashtrie *trie, struct endpoint *endpoint, const ch
     return true;
 }
 
+void endpoints_unsee(struct hashtrie *trie)
+{
+    for (size_t i = 0; i < trie->endpoint_count; i++) {
+        trie->endpoints[i].match_seen = 0;
+    }
+}
+
 enum hashtrie_status hashtrie_endpoint_add(struct hashtrie *trie, const char *name,
                                            const char *model, hashtrie_endpoint *out)
 {

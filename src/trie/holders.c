@@ -22,10 +22,11 @@ uint32_t clock_minute(const struct hashtrie *trie)
 bool holder_is_live(const struct hashtrie *trie, const struct holder *holder)
 {
     const struct endpoint *endpoint = &trie->endpoints[holder->endpoint];
-    if (endpoint->name == NULL || (int32_t)(holder->odometer_kib - endpoint->fence) < 0) {
+    uint32_t now_kib = endpoint_odometer_kib(endpoint);
+    uint32_t moved_kib = now_kib - holder->odometer_kib;
+    if (endpoint->name == NULL || moved_kib > now_kib - endpoint->fence) {
         return false;
     }
-    uint32_t moved_kib = endpoint_odometer_kib(endpoint) - holder->odometer_kib;
     if (endpoint->capacity_kib != 0 && moved_kib > endpoint->capacity_kib) {
         return false;
     }

@@ -216,6 +216,7 @@ struct endpoint *endpoint_at(struct hashtrie *trie,
 /* Uncached bytes were sent to it. At most 1 TiB at a time. */
 void endpoint_charge(struct endpoint *endpoint, uint64_t bytes);
 int endpoint_slot_of_id(const struct hashtrie *trie, uint32_t id); /* -1: unknown. */
+void endpoints_unsee(struct hashtrie *trie);                       /* No match has listed any. */
 void endpoints_fini(struct hashtrie *trie);
 
 static inline uint32_t endpoint_odometer_kib(const struct endpoint *endpoint)

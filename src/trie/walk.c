@@ -58,15 +58,12 @@ size_t trie_known_length(const struct hashtrie *trie, const struct hashtrie_key 
 }
 
 /*
- * Lists the live holders of one node that are not listed yet. Who holds a node holds what is above
- * it, so a node with no more holders than are listed has nobody new.
+ * Lists the live holders of one node that are not listed yet. Not all that are listed need be among
+ * them: after a crash or a late reload a node may know a holder that those above it do not.
  */
 static void list_holders(struct hashtrie *trie, struct node *node, uint32_t chunk_count,
                          struct hashtrie_match *out)
 {
-    if (node->holder_count <= out->holder_count) {
-        return;
-    }
     struct holder_piece piece = holders_first(trie, node);
     for (; piece.count > 0; holders_next(trie, &piece)) {
         for (uint32_t i = 0; i < piece.count && out->holder_count < HASHTRIE_HOLDERS_MAX; i++) {
@@ -92,7 +89,10 @@ void hashtrie_match(struct hashtrie *trie, const struct hashtrie_key *key, uint6
     out->chunk_count = walk.matched;
     out->all_chunk_count = 0;
     out->holder_count = 0;
-    trie->match_number++;
+    if (++trie->match_number == 0) { /* All numbers have been used: none may seem seen. */
+        endpoints_unsee(trie);
+        trie->match_number = 1;
+    }
     uint32_t reach = (uint32_t)walk.matched;
     for (uint32_t index = walk.node; reach > 0; index = node_at(trie, index)->parent) {
         struct node *node = node_at(trie, index);
