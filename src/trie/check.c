@@ -54,9 +54,12 @@ static void count_node(const struct node *node, struct recount *sum)
 /* The run's last fingerprint; of a namespace: its own. */
 static uint32_t run_last(const struct hashtrie *trie, const struct node *node)
 {
-    uint32_t run[TRIE_RUN_LENGTH_MAX] = {node->run[0]};
+    if (node->length <= 1 || node->length > TRIE_RUN_LENGTH_MAX) {
+        return node->run[0];
+    }
+    uint32_t run[TRIE_RUN_LENGTH_MAX]; /* Not cleared: most runs are short, and there are many. */
     run_read(&trie->cells, node, run);
-    return run[node->length > 0 ? node->length - 1 : 0];
+    return run[node->length - 1];
 }
 
 static const char *check_node(const struct hashtrie *trie, uint32_t index, const struct node *node)

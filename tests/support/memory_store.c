@@ -1,10 +1,18 @@
 #include "support/memory_store.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/check.h"
 
-enum { RECORDS_MAX = 20000, BATCH_BYTES = 1 << 20 };
+enum { RECORDS_MAX = 20000, BATCH_BYTES = 1 << 20, ENDPOINTS_MAX = 256, TEXT_BYTES = 32 };
+
+struct stored_endpoint {
+    uint32_t id;
+    uint32_t odometer_kib;
+    char name[TEXT_BYTES]; /* Longer texts are cut off. */
+    char generation[TEXT_BYTES];
+};
 
 struct stored {
     struct trie_record record;
@@ -18,6 +26,9 @@ struct memory_store {
     struct trie_batch batch;
     struct stored *records[RECORDS_MAX];
     size_t count;
+    struct stored_endpoint endpoints[ENDPOINTS_MAX];
+    size_t endpoint_count;
+    uint32_t next_endpoint_id;
 };
 
 static void on_wake(void *user)
@@ -31,6 +42,7 @@ struct memory_store *memory_store_new(struct hashtrie *trie, struct mem *mem)
     CHECK(store != NULL);
     store->trie = trie;
     store->mem = mem;
+    store->next_endpoint_id = 1;
     CHECK(trie_batch_init(&store->batch, mem, BATCH_BYTES) == HASHTRIE_OK);
     trie_attach(trie, on_wake, store, 0, 1);
     return store;
@@ -44,6 +56,46 @@ void memory_store_free(struct memory_store *store)
         mem_free(store->mem, store->records[i], sizeof *store->records[i]);
     }
     mem_free(store->mem, store, sizeof *store);
+}
+
+void memory_store_detach(struct memory_store *store)
+{
+    while (trie_batch_release(store->trie, &store->batch)) {
+    }
+    trie_attach(store->trie, NULL, NULL, 0, 1);
+}
+
+void memory_store_attach(struct memory_store *store, struct hashtrie *trie)
+{
+    store->trie = trie;
+    trie_attach(trie, on_wake, store, 0, store->next_endpoint_id);
+    for (size_t i = 0; i < store->endpoint_count; i++) {
+        const struct stored_endpoint *stored = &store->endpoints[i];
+        struct trie_endpoint endpoint = {.id = stored->id,
+                                         .odometer_kib = stored->odometer_kib,
+                                         .name = stored->name,
+                                         .model = "",
+                                         .generation = stored->generation};
+        CHECK(trie_endpoint_restore(trie, &endpoint) == HASHTRIE_OK);
+    }
+}
+
+/* Every transaction writes the endpoints as they are when it commits. */
+static void write_endpoints(struct memory_store *store)
+{
+    store->endpoint_count = 0;
+    store->next_endpoint_id = trie_endpoint_next_id(store->trie);
+    for (size_t slot = 0; slot < trie_endpoint_slot_count(store->trie); slot++) {
+        struct trie_endpoint endpoint;
+        if (trie_endpoint_get(store->trie, slot, &endpoint)) {
+            CHECK(store->endpoint_count < ENDPOINTS_MAX);
+            struct stored_endpoint *stored = &store->endpoints[store->endpoint_count++];
+            *stored =
+                (struct stored_endpoint){.id = endpoint.id, .odometer_kib = endpoint.odometer_kib};
+            (void)snprintf(stored->name, TEXT_BYTES, "%s", endpoint.name);
+            (void)snprintf(stored->generation, TEXT_BYTES, "%s", endpoint.generation);
+        }
+    }
 }
 
 static struct stored *find(const struct memory_store *store, uint64_t prefix, uint32_t fp)
@@ -103,6 +155,9 @@ void memory_store_write(struct memory_store *store, bool fail)
         } else {
             write_entry(store, &store->batch.entries[i]);
         }
+    }
+    if (!fail) {
+        write_endpoints(store);
     }
 }
 
@@ -166,12 +221,11 @@ void memory_store_reload(struct memory_store *store, const struct hashtrie_key *
 
 static bool holds(const struct trie_record *record, uint32_t id)
 {
-    for (uint32_t i = 0; i < record->holder_count; i++) {
-        if (record->holders[i].id == id) {
-            return true;
-        }
+    bool found = record->holder_count == TRIE_HELD_BY_ALL;
+    for (uint32_t i = 0; i < record->holder_count && !found; i++) {
+        found = record->holders[i].id == id;
     }
-    return false;
+    return found;
 }
 
 uint32_t memory_store_length(const struct memory_store *store, const struct hashtrie_key *key,

@@ -11,6 +11,11 @@ struct memory_store;
 struct memory_store *memory_store_new(struct hashtrie *trie, struct mem *mem);
 void memory_store_free(struct memory_store *store); /* Detaches; nothing may be in flight. */
 
+/* As the router is killed: what is in flight is not committed. */
+void memory_store_detach(struct memory_store *store);
+/* To a new trie, which gets the endpoints as they were at the last commit. */
+void memory_store_attach(struct memory_store *store, struct hashtrie *trie);
+
 void memory_store_take(struct memory_store *store, size_t count_max);
 void memory_store_commit(struct memory_store *store, bool fail); /* The next two in one. */
 void memory_store_write(struct memory_store *store, bool fail);
