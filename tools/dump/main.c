@@ -312,10 +312,10 @@ int main(int argc, char **argv)
         return DUMP_OK;
     }
     if ((given & OPTION_HELP) != 0) {
-        return dump_help(optind < argc ? argv[optind] : NULL);
+        return (int)dump_help(optind < argc ? argv[optind] : NULL);
     }
     if (optind >= argc) {
-        return dump_usage("no command given; see --help");
+        return (int)dump_usage("no command given; see --help");
     }
     const struct dump_command *command = choose(argc, argv, &dump, given);
     return command == NULL ? DUMP_USAGE : run_in_child(command, &dump);
