@@ -8,7 +8,7 @@
 #include "support/test.h"
 #include "trie/internal.h"
 
-enum { ENDPOINTS = 70, INSERTS = 60, NOW_S = 1700000000 };
+enum { ENDPOINTS = 70, INSERTS = 60, CHILDREN = 1200, NOW_S = 1700000000 };
 
 static void check(const struct hashtrie *trie)
 {
@@ -66,20 +66,66 @@ static void scenario(struct hashtrie *trie, struct mem *mem)
     memory_store_free(store);
 }
 
-/* True: the scenario has no more allocations than `n`, so none failed. */
-static bool fail_after(uint64_t n, uint64_t count)
+/* Restarts, departures, returns, and endpoints that a store tells of. A failure changes nothing. */
+static void endpoints_come_and_go(struct hashtrie *trie, struct mem *mem)
 {
-    struct mem mem; /* The test's own: nothing fails there. */
-    mem_init(&mem, SIZE_MAX);
-    struct hashtrie_options options = hashtrie_options_default((size_t)64 << 20);
-    struct hashtrie *trie = NULL;
-    assert_int_equal(hashtrie_new(&options, &trie), HASHTRIE_OK);
-    trie->mem.fail_after = n;
-    trie->mem.fail_count = count;
-    scenario(trie, &mem);
-    bool complete = trie->mem.fail_after > 0; /* Fewer allocations than that. */
+    (void)mem;
+    static const char *const generations[] = {"first", "second", "third"};
+    for (uint32_t i = 0; i < ENDPOINTS; i++) {
+        char name[] = "http://00";
+        name[7] = (char)('0' + i / 10);
+        name[8] = (char)('0' + i % 10);
+        struct trie_endpoint stored = {
+            .id = 1000 + 10 * i, .name = name, .model = "m", .generation = "stored"};
+        hashtrie_endpoint endpoint = 0;
+        enum hashtrie_status status = i % 3 == 0
+                                          ? trie_endpoint_restore(trie, &stored)
+                                          : hashtrie_endpoint_add(trie, name, "m", &endpoint);
+        assert_true(is_clean(status));
+        if (hashtrie_endpoint_add(trie, name, "another model", &endpoint) != HASHTRIE_OK) {
+            continue;
+        }
+        for (size_t j = 0; j < sizeof generations / sizeof *generations; j++) {
+            struct trie_endpoint before;
+            struct trie_endpoint after;
+            assert_true(trie_endpoint_get(trie, endpoint, &before));
+            status = hashtrie_endpoint_set_generation(trie, endpoint, generations[j]);
+            assert_true(is_clean(status));
+            assert_true(trie_endpoint_get(trie, endpoint, &after));
+            assert_string_equal(after.generation,
+                                status == HASHTRIE_OK ? generations[j] : before.generation);
+            assert_true(status == HASHTRIE_OK || after.id == before.id);
+        }
+        if (i % 4 == 0) {
+            hashtrie_endpoint_remove(trie, endpoint);
+        }
+        check(trie);
+    }
+}
 
-    trie->mem.fail_after = UINT64_MAX; /* Usable again. */
+/* One system prompt and many questions: the edge table grows. */
+static void fan_out(struct hashtrie *trie, struct mem *mem)
+{
+    (void)mem;
+    hashtrie_endpoint endpoint = 0;
+    if (hashtrie_endpoint_add(trie, "http://a", "m", &endpoint) != HASHTRIE_OK) {
+        return;
+    }
+    for (uint64_t i = 0; i < CHILDREN; i++) {
+        uint64_t hashes[2] = {test_key_next(1, 0), test_key_next(2, i)};
+        struct hashtrie_key key = {.namespace_hash = 1, .hashes = hashes, .count = 2};
+        enum hashtrie_status status = hashtrie_insert(trie, &key, endpoint, NOW_S);
+        assert_true(is_clean(status));
+        if (status != HASHTRIE_OK) {
+            check(trie);
+        }
+    }
+}
+
+typedef void scenario_run(struct hashtrie *trie, struct mem *mem);
+
+static void expect_usable(struct hashtrie *trie)
+{
     hashtrie_endpoint endpoint = 0;
     assert_int_equal(hashtrie_endpoint_add(trie, "http://after", "m", &endpoint), HASHTRIE_OK);
     struct test_key key = {.namespace_hash = 99};
@@ -92,31 +138,83 @@ static bool fail_after(uint64_t n, uint64_t count)
     hashtrie_match(trie, &view, NOW_S, &match);
     assert_int_equal(match.holders[0].chunk_count, 10);
     check(trie);
+}
+
+/* True: the scenario has no more allocations than `n`, so none failed. */
+static bool fail_after(scenario_run *run, uint64_t n, uint64_t count)
+{
+    struct mem mem; /* The test's own: nothing fails there. */
+    mem_init(&mem, SIZE_MAX);
+    struct hashtrie_options options = hashtrie_options_default((size_t)64 << 20);
+    struct hashtrie *trie = NULL;
+    assert_int_equal(hashtrie_new(&options, &trie), HASHTRIE_OK);
+    trie->mem.fail_after = n;
+    trie->mem.fail_count = count;
+    run(trie, &mem);
+    bool complete = trie->mem.fail_after > 0; /* Fewer allocations than that. */
+    check(trie);
+    trie->mem.fail_after = UINT64_MAX;
+    expect_usable(trie);
     hashtrie_free(trie);
     mem_fini(&mem);
     return complete;
 }
 
-static void every_single_failure(void **state)
+/* `sparse`: not each n, ever fewer of them. */
+static void each_failure(scenario_run *run, uint64_t count, uint64_t sparse)
 {
-    (void)state;
     uint64_t n = 0;
-    while (!fail_after(n, 1)) {
-        n++;
+    while (!fail_after(run, n, count)) {
+        n += 1 + (sparse == 0 ? 0 : n / sparse);
     }
     print_message("%u allocations in the scenario\n", (unsigned)n);
     assert_true(n > 100);
 }
 
+static void every_single_failure(void **state)
+{
+    (void)state;
+    each_failure(scenario, 1, 0);
+}
+
+/* Each tries the rest of the scenario without memory. */
 static void every_failure_for_good(void **state)
 {
     (void)state;
-    uint64_t n = 0;
-    while (!fail_after(n, UINT64_MAX)) {
-        n += 1 + n / 50; /* Each tries the rest of the scenario without memory: denser where it
-                            begins. */
+    each_failure(scenario, UINT64_MAX, 50);
+}
+
+static void endpoints_without_memory(void **state)
+{
+    (void)state;
+    each_failure(endpoints_come_and_go, 1, 0);
+    each_failure(endpoints_come_and_go, UINT64_MAX, 0);
+}
+
+static void edges_without_memory(void **state)
+{
+    (void)state;
+    each_failure(fan_out, 1, 20);
+    each_failure(fan_out, UINT64_MAX, 20);
+}
+
+static void a_batch_without_memory(void **state)
+{
+    (void)state;
+    struct trie_batch batch;
+    enum hashtrie_status status = HASHTRIE_ENOMEM;
+    for (uint64_t n = 0; status != HASHTRIE_OK; n++) {
+        struct mem mem;
+        mem_init(&mem, SIZE_MAX);
+        mem.fail_after = n;
+        status = trie_batch_init(&batch, &mem, (size_t)64 * 1024);
+        if (status == HASHTRIE_OK) {
+            assert_true(n > 0);
+            trie_batch_fini(&batch);
+        }
+        assert_true(is_clean(status));
+        mem_fini(&mem); /* Nothing is left, whatever became of it. */
     }
-    assert_true(n > 100);
 }
 
 static void making_a_trie(void **state)
@@ -145,9 +243,9 @@ static void making_a_trie(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_single_failure),
-        cmocka_unit_test(every_failure_for_good),
-        cmocka_unit_test(making_a_trie),
+        cmocka_unit_test(every_single_failure),     cmocka_unit_test(every_failure_for_good),
+        cmocka_unit_test(endpoints_without_memory), cmocka_unit_test(edges_without_memory),
+        cmocka_unit_test(a_batch_without_memory),   cmocka_unit_test(making_a_trie),
     };
     return cmocka_run_group_tests_name("trie memory faults", tests, NULL, NULL);
 }
