@@ -51,10 +51,11 @@ void cells_fini(struct cells *cells, struct mem *mem)
 /* The next cell that never held anything. */
 static uint32_t take_fresh(struct cells *cells, struct mem *mem)
 {
-    size_t bytes = cells->count % CELLS_PER_PAGE == 0 ? PAGE_BYTES : 0;
-    bytes += cells->count % CELLS_PER_MAP_PAGE == 0 ? PAGE_BYTES : 0;
-    if (cells->count == cells->count_max || !mem_book(mem, bytes)) {
-        return NODE_NONE;
+    if (cells->count % CELLS_PER_PAGE == 0) {
+        size_t bytes = cells->count % CELLS_PER_MAP_PAGE == 0 ? 2 * PAGE_BYTES : PAGE_BYTES;
+        if (cells->count == cells->count_max || !mem_book(mem, bytes)) {
+            return NODE_NONE;
+        }
     }
     return cells->count++;
 }

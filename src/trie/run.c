@@ -10,14 +10,15 @@ static struct run_source source_behind(struct run_source source, uint32_t count)
                               : (struct run_source){.hashes = source.hashes + count};
 }
 
-static void copy(uint32_t *to, struct run_source source, uint32_t count)
+static void copy(uint32_t *restrict to, struct run_source source, uint32_t count)
 {
     if (source.fps != NULL) {
         memcpy(to, source.fps, count * sizeof *to);
         return;
     }
+    const uint64_t *restrict hashes = source.hashes;
     for (uint32_t i = 0; i < count; i++) {
-        to[i] = (uint32_t)source.hashes[i];
+        to[i] = (uint32_t)hashes[i];
     }
 }
 
