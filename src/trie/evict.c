@@ -29,10 +29,24 @@ static void drop(struct hashtrie *trie, uint32_t index)
     nodes_remove_leaf(trie, index);
 }
 
+/* The path at hand is in use. At the tail, its nodes would hide the leaves that may go. */
+static void path_to_front(struct hashtrie *trie)
+{
+    uint32_t index = trie->pinned;
+    while (index != NODE_ROOT) { /* Deepest first: no child may be nearer the head. */
+        lru_remove(trie, index);
+        lru_push_front(trie, index);
+        index = node_at(trie, index)->parent;
+    }
+}
+
 /* One leaf from the LRU list's tail. `forced`: a dirty one if no clean one is near. False: nothing
  * could go. */
 static bool evict_one(struct hashtrie *trie, bool forced)
 {
+    if (trie->lru_tail != NODE_NONE && trie->lru_tail == trie->pinned) {
+        path_to_front(trie);
+    }
     uint32_t dirty_leaf = NODE_NONE;
     uint32_t index = trie->lru_tail;
     for (int i = 0; i < EVICT_SCAN_MAX && index != NODE_NONE; i++) {
