@@ -281,6 +281,7 @@ static void load_values(struct loader *loader)
     if (!loader->failed) {
         loader->config->store_enabled = !loader->switches[OPTION_NO_STORE];
         loader->config->health_checks = loader->switches[OPTION_HEALTH_CHECKS];
+        loader->config->failover_on_busy = loader->switches[OPTION_FAILOVER_ON_BUSY];
         translate_choices(loader->config);
         check_together(loader);
     }

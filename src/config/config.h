@@ -78,6 +78,8 @@ struct config {
     size_t alias_count;
 
     uint32_t failover_attempts_max; /* Further attempts after the first. */
+    double retry_budget;            /* Share of the requests. */
+    bool failover_on_busy;          /* 429 as well. */
     uint32_t eject_after_failures;  /* 0: off. */
     uint32_t thread_count;
     uint64_t drain_timeout_ns;

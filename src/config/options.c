@@ -140,8 +140,23 @@ const struct option options[OPTION_ID_COUNT] = {
          .max = 100,
          .width = 4,
          .field = FIELD(failover_attempts_max),
-         .help = "How many other backends are tried when one fails before the first byte of its "
-                 "answer."},
+         .help = "How many other backends are tried when one refuses, breaks off or answers 502, "
+                 "503 or 504 before the first byte of its answer has gone on."},
+    [OPTION_FAILOVER_ON_BUSY] = {.flag = "--failover-on-busy",
+                                 .kind = OPTION_SWITCH,
+                                 .field = OPTION_NO_FIELD,
+                                 .help = "Try another backend after a 429, too."},
+    [OPTION_RETRY_BUDGET] =
+        {.flag = "--retry-budget",
+         .metavar = "SHARE",
+         .kind = OPTION_SHARE,
+         .fallback = "0.2",
+         .min = 0,
+         .max = 100000,
+         .field = FIELD(retry_budget),
+         .help =
+             "Tries at other backends, as a share of the requests of the last 10 s; 100 in that "
+             "time are always granted. Keeps retries from multiplying an outage."},
     [OPTION_HEALTH_CHECKS] = {.flag = "--static-backend-health-checks",
                               .kind = OPTION_SWITCH,
                               .field = OPTION_NO_FIELD,

@@ -337,6 +337,9 @@ static uint64_t record_locked(struct request *request, uint64_t now_s)
     route_request_sent(router->fleet, endpoint, request->choice.uncached_bytes);
     request->queued_bytes = route_endpoint_load(router->fleet, endpoint).queued_bytes;
     arrivals_add(&router->arrivals[endpoint], now_s);
+    if (request->excluded_count == 0) {
+        budget_add_request(&router->retry_budget, now_s);
+    }
     if (uses_trie(request)) {
         /* Full, or no memory: counted by the trie, and the request goes its way all the same. */
         enum hashtrie_status status =
@@ -461,7 +464,7 @@ void request_first_byte(struct request *request)
     bool waited_for = request->charged && !request->prefilled;
     uint64_t elapsed_ns = net_now_ns() - request->sent_ns;
     hashtrie_lock(router->trie);
-    bool is_back = route_endpoint_answered(router->fleet, endpoint);
+    bool is_back = !request->blamed && route_endpoint_answered(router->fleet, endpoint);
     if (waited_for) {
         request->prefilled = true;
         route_request_prefilled(router->fleet, endpoint, request->choice.uncached_bytes);

@@ -12,10 +12,13 @@ static const uint32_t moves[REQUEST_STATE_COUNT] = {
         SM_MAY(REQUEST_RELOADING) | SM_MAY(REQUEST_CONNECTING) | SM_MAY(REQUEST_DONE),
     [REQUEST_RELOADING] = SM_MAY(REQUEST_ROUTING) | SM_MAY(REQUEST_DONE),
     [REQUEST_SNAPSHOTTING] = SM_MAY(REQUEST_DONE),
+    [REQUEST_BACKING_OFF] = SM_MAY(REQUEST_ROUTING) | SM_MAY(REQUEST_DONE),
     [REQUEST_CONNECTING] = SM_MAY(REQUEST_WAITING) | SM_MAY(REQUEST_CONNECTING) |
-                           SM_MAY(REQUEST_ROUTING) | SM_MAY(REQUEST_DONE),
+                           SM_MAY(REQUEST_BACKING_OFF) | SM_MAY(REQUEST_ROUTING) |
+                           SM_MAY(REQUEST_DONE),
     [REQUEST_WAITING] = SM_MAY(REQUEST_RELAYING) | SM_MAY(REQUEST_CONNECTING) |
-                        SM_MAY(REQUEST_ROUTING) | SM_MAY(REQUEST_DONE),
+                        SM_MAY(REQUEST_BACKING_OFF) | SM_MAY(REQUEST_ROUTING) |
+                        SM_MAY(REQUEST_DONE),
     [REQUEST_RELAYING] = SM_MAY(REQUEST_DONE),
     [REQUEST_DONE] = SM_MAY(REQUEST_READING),
 };
@@ -57,6 +60,8 @@ static void request_reset(struct request *request)
     request->failed = false;
     request->failure = NET_OK;
     request->engine_ended = false;
+    request->blamed = false;
+    request->judged = false;
     request->head_ready = false;
     request->body_arrived = false;
     request->status = 0;
@@ -120,6 +125,8 @@ static void on_timer(void *user)
         request->reload_over = true;
         request->reload_count = REQUEST_RELOADS_MAX; /* No second wait. */
         request_forget_reload(request);
+    } else if (request->sm.now == REQUEST_BACKING_OFF) {
+        request->rested = true;
     } else if (request->sm.now == REQUEST_CONNECTING) {
         request_fail_try(request, NET_TIMED_OUT);
     }
@@ -178,7 +185,7 @@ void request_on_engine_written(struct request *request, enum net_status status)
 
 /* ---- Steps ---- */
 
-static void drop_upstream(struct request *request, bool reusable)
+void request_drop_upstream(struct request *request, bool reusable)
 {
     struct upstream *upstream = request->upstream;
     request->upstream = NULL;
@@ -187,15 +194,22 @@ static void drop_upstream(struct request *request, bool reusable)
     }
 }
 
-/* Connects, or takes an idle connection. What comes of it shows in step_connecting(). */
-static void begin_connecting(struct request *request, bool fresh)
+/* What comes of it shows in step_connecting(). */
+void request_begin_connecting(struct request *request, bool fresh)
 {
     request->connected = false;
     request->failed = false;
     request->failure = NET_OK;
     request->engine_ended = false;
+    request->blamed = false;
+    request->judged = false;
     request->head_ready = false;
     request->head.size = 0;
+    request->output = (struct span){0};
+    request->status = 0;
+    request->body_arrived = false;
+    request->complete = false;
+    request->reusable = false;
     sm_move(&request->sm, REQUEST_CONNECTING);
     request->upstream = upstream_acquire(request, request->choice.endpoint, fresh);
     if (request->upstream == NULL) {
@@ -215,7 +229,7 @@ static enum step step_routing(struct request *request)
     }
     switch (request_pick(request)) {
     case PICK_CHOSEN:
-        begin_connecting(request, false);
+        request_begin_connecting(request, false);
         break;
     case PICK_RELOADING:
         sm_move(&request->sm, REQUEST_RELOADING);
@@ -249,6 +263,19 @@ static enum step step_reloading(struct request *request)
     return STEP_NEXT;
 }
 
+static enum step step_backing_off(struct request *request)
+{
+    if (request->client_gone) {
+        sm_move(&request->sm, REQUEST_DONE);
+        return STEP_NEXT;
+    }
+    if (!request->rested) {
+        return STEP_SUSPEND;
+    }
+    sm_move(&request->sm, REQUEST_ROUTING);
+    return STEP_NEXT;
+}
+
 static enum step step_snapshotting(struct request *request)
 {
     if (request->client_gone) {
@@ -260,54 +287,6 @@ static enum step step_snapshotting(struct request *request)
     }
     admin_answer_snapshot(request);
     return STEP_NEXT;
-}
-
-/* The router's own want, for which no engine is to blame. */
-static bool is_ours(enum net_status status)
-{
-    return status == NET_NO_FILES || status == NET_NO_MEMORY;
-}
-
-/* This try has failed: the same engine on a fresh connection, another engine, or the end. */
-static void next_try(struct request *request)
-{
-    struct worker *worker = request->worker;
-    const struct config *config = worker->router->config;
-    struct upstream *upstream = request->upstream;
-    bool connecting = request->sm.now == REQUEST_CONNECTING && !request->connected;
-    bool stale = upstream != NULL && upstream->reused && !upstream->got_bytes;
-    net_timer_stop(request->timer);
-    drop_upstream(request, false);
-    if (stale && request->resend_count < REQUEST_RESENDS_MAX) {
-        request->resend_count++;
-        engines_suspect(worker, request->choice.endpoint);
-        begin_connecting(request, true);
-        return;
-    }
-    if (is_ours(request->failure)) {
-        log_write(&worker->log, LOG_WARNING, "Request %s: no connection can be made: %s",
-                  request->log_id, net_status_text(request->failure));
-        answer_error(request, 503, "The router is overloaded (%s). Please try again later.",
-                     net_status_text(request->failure));
-        return;
-    }
-    size_t endpoint = request->choice.endpoint;
-    struct stats_series *series = stats_series(&worker->stats, request->pair);
-    if (series != NULL) {
-        stats_add(&series->errors[stats_error_of(request->failure, connecting)], 1);
-    }
-    request_load_ended(request);
-    engines_failed(worker, endpoint);
-    request->excluded[request->excluded_count++] = (uint32_t)endpoint;
-    log_write(&worker->log, LOG_WARNING, "Request %s: %s failed: %s", request->log_id,
-              worker->router->backends[endpoint].url, net_status_text(request->failure));
-    if (request->excluded_count > config->failover_attempts_max) {
-        answer_error(request, 502, "The engine could not be reached (%s).",
-                     net_status_text(request->failure));
-        return;
-    }
-    stats_add(&worker->stats.retries, 1);
-    sm_move(&request->sm, REQUEST_ROUTING);
 }
 
 static void send_request(struct request *request)
@@ -341,7 +320,7 @@ static enum step step_connecting(struct request *request)
         send_request(request);
     }
     if (request->failed) {
-        next_try(request);
+        request_next_try(request);
         return STEP_NEXT;
     }
     return STEP_SUSPEND;
@@ -359,13 +338,16 @@ static enum step step_waiting(struct request *request)
     if (request->engine_ended && !request->failed && !request->complete) {
         relay_parse_end(request);
     }
+    if (request->head_ready && request_is_turned_away(request)) {
+        return STEP_NEXT;
+    }
     if (request->head_ready && (request->body_arrived || request->complete)) {
         request_first_byte(request);
         sm_move(&request->sm, REQUEST_RELAYING);
         return STEP_NEXT;
     }
     if (request->failed) {
-        next_try(request);
+        request_next_try(request);
         return STEP_NEXT;
     }
     return STEP_SUSPEND;
@@ -434,7 +416,9 @@ static void count_end(struct request *request)
     double seconds = (double)(net_now_ns() - request->begin_ns) / 1e9;
     metrics_histogram_observe(request->complete ? &series->success : &series->error, seconds);
     if (request->failed && request->answering) {
-        engines_failed(request->worker, request->choice.endpoint);
+        if (!request->blamed) {
+            engines_failed(request->worker, request->choice.endpoint);
+        }
         stats_add(&series->errors[stats_error_of(request->failure, false)], 1);
         log_write(&request->worker->log, LOG_WARNING,
                   "Request %s: %s failed in the middle of its answer: %s", request->log_id,
@@ -451,7 +435,7 @@ static enum step step_done(struct request *request)
     net_timer_stop(request->prefill);
     request_forget_reload(request);
     request_drop_snapshot(request);
-    drop_upstream(request, request->complete && request->reusable);
+    request_drop_upstream(request, request->complete && request->reusable);
     request_load_ended(request);
     count_end(request);
     request_free_body(request);
@@ -492,6 +476,9 @@ void request_tick(struct request *request)
             break;
         case REQUEST_SNAPSHOTTING:
             step = step_snapshotting(request);
+            break;
+        case REQUEST_BACKING_OFF:
+            step = step_backing_off(request);
             break;
         case REQUEST_CONNECTING:
             step = step_connecting(request);

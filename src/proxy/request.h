@@ -4,9 +4,10 @@
  * Happy path: READING -> ROUTING (-> RELOADING -> ROUTING) -> CONNECTING -> WAITING -> RELAYING ->
  *             DONE -> READING of the next one.
  * Fails: refused before routing (bad JSON, unknown model, too large) -> DONE with an error answer.
- *        Engine refuses, or closes before the first body byte -> ROUTING without it, until tries
- *        run out: DONE with 502. A reused connection that closed before a byte came back ->
- *        CONNECTING once more, to the same engine, on a fresh one.
+ *        Engine refuses, closes before the first body byte, or answers 502 to 504 -> ROUTING
+ *        without it, from the second time on by way of BACKING_OFF, until tries or the retry budget
+ *        run out: DONE with 502, or with what the engine answered. A reused connection that closed
+ *        before a byte came back -> CONNECTING once more, to the same engine, on a fresh one.
  *        Engine ends after body bytes went out -> DONE, the client's connection is cut.
  *        Client leaves -> DONE, the engine's connection is closed at once.
  *
@@ -23,6 +24,7 @@ enum request_state {
     REQUEST_ROUTING,
     REQUEST_RELOADING,
     REQUEST_SNAPSHOTTING, /* For the router's own answer: see snapshot.c. */
+    REQUEST_BACKING_OFF,  /* Before a further try. */
     REQUEST_CONNECTING,
     REQUEST_WAITING, /* Sent, or being sent; no byte of the answer's body has come. */
     REQUEST_RELAYING,
@@ -123,7 +125,10 @@ struct request {
     bool charged;      /* Counts as in flight at choice.endpoint. */
     bool prefilled;    /* Its bytes do not count as queued any more. */
     bool reload_over;  /* Done, or its time is up. */
+    bool rested;       /* The time of backing off is over. */
     bool connected;    /* To the engine. */
+    bool blamed;       /* This try has been counted as the engine's failure. */
+    bool judged;       /* The status of this try's answer has been looked at. */
     bool failed;       /* This try; `failure` says why. */
     bool engine_ended; /* No more will come; `failure` says how. */
     bool head_ready;   /* `head` is the final answer's and complete. */
@@ -164,6 +169,14 @@ void request_on_engine_written(struct request *request, enum net_status status);
 void request_tick(struct request *request);
 void request_fail_try(struct request *request, enum net_status status); /* First failure wins. */
 void request_free_body(struct request *request);
+/* Connects to the engine chosen, or takes an idle connection unless a `fresh` one is asked for. */
+void request_begin_connecting(struct request *request, bool fresh);
+void request_drop_upstream(struct request *request, bool reusable);
+/* retry.c. This try has failed: the same engine on a fresh connection, another one, or the end. */
+void request_next_try(struct request *request);
+/* The head of the answer is there, and nothing of it has gone on. True: its status sends the
+ * request to another engine. */
+bool request_is_turned_away(struct request *request);
 /* pick.c: what it is about. False: it was answered with an error. */
 bool request_read_prompt(struct request *request);
 enum pick_result { PICK_CHOSEN, PICK_RELOADING, PICK_NOBODY };

@@ -16,11 +16,13 @@
 
 #include "base/list.h"
 #include "base/log.h"
+#include "base/random.h"
 #include "config/config.h"
 #include "http/http.h"
 #include "net/net.h"
 #include "prompt/prompt.h"
 #include "proxy/body.h"
+#include "proxy/budget.h"
 #include "proxy/stats.h"
 #include "route/route.h"
 
@@ -29,8 +31,12 @@ enum {
     ROUTER_TRIES_MAX = 101,      /* --max-instance-failover-reroute-attempts goes to 100. */
     ROUTER_QPS_WINDOW_S = 60,    /* As the Python router's --request-stats-window. */
     ROUTER_POOL_IDLE_MAX = 1024, /* Idle connections kept per endpoint and loop. */
+    ROUTER_BACKOFF_DOUBLINGS_MAX = 4,
 };
 
+#define ROUTER_BACKOFF_NS \
+    (20 *                 \
+     UINT64_C(1000000)) /* Before the second retry of a request; doubled before each further. */
 #define ROUTER_SWEEP_NS (1000 * UINT64_C(1000000)) /* Timeouts below are checked so often. */
 #define ROUTER_CLIENT_IDLE_NS \
     (120 * UINT64_C(1000000000)) /* A client's connection between requests. */
@@ -73,6 +79,7 @@ struct router {
     struct hashtrie_store *store; /* Owned; NULL without one. */
     struct route_fleet *fleet;    /* Owned; the trie's lock covers it. */
     struct arrivals *arrivals;    /* Owned, per endpoint; the trie's lock covers them. */
+    struct budget retry_budget;   /* The trie's lock covers it. */
     struct backend *backends;     /* Owned. */
     size_t backend_count;
     struct engine *engines;      /* Owned, per backend: see engines.h. */
@@ -125,6 +132,7 @@ struct worker {
     struct list mailbox; /* struct reload_wait.link: reloads that are done. */
     struct stats stats;
     uint64_t random_id[2]; /* State of the request ids. */
+    struct random random;  /* For delays. */
     pthread_t thread;
     bool thread_started;
     bool drained; /* Has seen router->draining. */

@@ -325,6 +325,9 @@ static void write_routing(struct scrape *scrape)
                        SUM(router, matched_bytes));
     metrics_single_u64(writer, "hashtrie_retries_total", METRICS_COUNTER,
                        "Requests tried at another engine.", SUM(router, retries));
+    metrics_single_u64(writer, "hashtrie_retries_denied_total", METRICS_COUNTER,
+                       "Requests not tried again because the retry budget was used up.",
+                       SUM(router, retries_denied));
     metrics_single_u64(writer, "hashtrie_cancelled_requests_total", METRICS_COUNTER,
                        "Requests whose client went away.", SUM(router, cancelled));
     metrics_single_u64(writer, "hashtrie_client_connections_total", METRICS_COUNTER,

@@ -29,6 +29,7 @@ enum stats_error {
     STATS_CONNECT_FAILED,
     STATS_DISCONNECTED, /* Closed or reset before the answer's end. */
     STATS_BAD_ANSWER,   /* Not HTTP. */
+    STATS_BAD_STATUS,   /* 502, 503, 504. */
     STATS_ERROR_COUNT
 };
 const char *stats_error_name(enum stats_error error);
@@ -51,7 +52,8 @@ struct stats {
     _Atomic uint64_t matched_bytes;
     _Atomic uint64_t reload_timeouts;
     _Atomic uint64_t retries;
-    _Atomic uint64_t cancelled; /* Requests whose client went away. */
+    _Atomic uint64_t retries_denied; /* By the retry budget. */
+    _Atomic uint64_t cancelled;      /* Requests whose client went away. */
     _Atomic uint64_t connections;
     struct metrics_histogram route_seconds;
 };

@@ -209,6 +209,7 @@ bool worker_init(struct worker *worker, struct router *router, size_t number)
     pthread_mutex_init(&worker->mailbox_mutex, NULL);
     worker->random_id[0] = random_system_seed();
     worker->random_id[1] = random_system_seed();
+    worker->random.state = random_system_seed();
     worker->reader = prompt_reader_new(&worker->mem);
     return worker->reader != NULL &&
            stats_init(&worker->stats, &worker->mem, route_model_count(router->fleet),

@@ -194,3 +194,18 @@ bool route_pick(struct route_fleet *fleet, const struct route_query *query,
     }
     return pick(fleet, query, false, out) || pick(fleet, query, true, out);
 }
+
+bool route_has_other(const struct route_fleet *fleet, size_t model, const uint32_t *excluded,
+                     size_t excluded_count)
+{
+    REQUIRE(model < fleet->model_count);
+    const struct route_numbers *candidates = &fleet->models[model].endpoints;
+    struct route_query query = {.excluded = excluded, .excluded_count = excluded_count};
+    for (size_t i = 0; i < candidates->count; i++) {
+        if (fleet->endpoints[candidates->numbers[i]].up &&
+            !is_excluded(&query, candidates->numbers[i])) {
+            return true;
+        }
+    }
+    return false;
+}

@@ -117,6 +117,9 @@ struct route_choice {
  * rotation's counter and whose pause is over. */
 bool route_pick(struct route_fleet *fleet, const struct route_query *query,
                 struct route_choice *out);
+/* Is there one that serves the model, is up and not excluded? */
+bool route_has_other(const struct route_fleet *fleet, size_t model, const uint32_t *excluded,
+                     size_t excluded_count);
 
 /* ---- Load: each request at an endpoint calls sent, then prefilled at most once, then ended once
  * ---- */

@@ -1,0 +1,160 @@
+"""When another engine is tried, how often, how soon, and what the client gets if none will do."""
+import re
+import threading
+import time
+
+import pytest
+
+from client import Connection, chat, chat_body, engine_of, in_parallel
+from harness import wait_until
+from prometheus import scrape
+from test_failures import idle
+
+
+def answering(status, body=b'{"error":{"message":"not now"}}'):
+    return lambda exchange: exchange.answer(body, status=f"{status} Whatever")
+
+
+def errors_of(router, upstream, kind):
+    return scrape(router).total("vllm:request_errors_total", server=upstream.url, error_type=kind)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_an_engine_that_answers_an_error_is_replaced(world, status):
+    bad = world.upstream(answering(status))
+    router = world.router([bad, world.engine(name="good")], "--eject-after-failures", "4",
+                          "--eject-time", "1h", "--threads", "1")
+    for number in range(40):
+        answer = chat(router, f"{number} " * 50)
+        assert answer.status == 200 and engine_of(answer) == "good"
+    assert len(bad.exchanges) == 4  # Then it was ejected.
+    assert bad.connections == 1  # Its answer was whole: the connection could be kept.
+    assert errors_of(router, bad, "ErrorStatus") == 4
+    assert scrape(router).total("hashtrie_retries_total") == 4
+    router.wait_line(rf"warning Request \S+: {re.escape(bad.url)} failed: it answered {status}")
+    assert idle(router)
+
+
+def test_an_error_with_an_endless_body_is_not_waited_for(world):
+    def handler(exchange):
+        exchange.send(b"HTTP/1.1 503 No\r\nContent-Length: 1000000\r\n\r\nbegun")
+        assert exchange.socket.recv(1) == b""  # The router closes.
+
+    bad = world.upstream(handler)
+    router = world.router([bad, world.engine(name="good")])
+    for number in range(10):
+        assert engine_of(chat(router, f"{number} " * 50)) == "good"
+    assert bad.exchanges and idle(router)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+def test_when_all_answer_errors_the_last_answer_is_the_clients(world, stream):
+    bodies = [b'{"from":"%d"}' % number for number in range(4)]
+    bad = [world.upstream(answering(503 + number % 2, body)) for number, body in enumerate(bodies)]
+    router = world.router(bad, "--max-instance-failover-reroute-attempts", "2")
+    with Connection(router.address) as connection:
+        for number in range(5):
+            before = [len(upstream.exchanges) for upstream in bad]
+            answer = chat(router, f"{number} " * 50, connection=connection, stream=stream)
+            assert answer.status in (503, 504) and answer.body in bodies
+            after = [len(upstream.exchanges) for upstream in bad]
+            assert sum(after) - sum(before) == 3  # Three different ones.
+            assert max(b - a for a, b in zip(before, after)) == 1
+    assert idle(router)
+
+
+def test_an_error_cut_off_in_its_head_is_an_error_of_the_router(world):
+    def cut(exchange):
+        exchange.send(b"HTTP/1.1 503 No\r\nContent-Length: 100\r\n\r\n")
+        exchange.close()
+
+    bad = world.upstream(cut)
+    router = world.router([bad], "--eject-after-failures", "off")
+    for _ in range(3):
+        assert chat(router, "x").status == 502
+    assert errors_of(router, bad, "ErrorStatus") + errors_of(router, bad, "ServerDisconnected") == 3
+    assert idle(router)
+
+
+def test_a_busy_engine_is_replaced_if_asked_for_and_not_blamed(world):
+    busy = world.upstream(answering(429, b"busy"))
+    good = world.engine(name="good")
+    router = world.router([busy, good])
+    statuses = {chat(router, f"{number} " * 50).status for number in range(40)}
+    assert statuses == {200, 429}
+    assert scrape(router).total("hashtrie_retries_total") == 0
+
+    asked = len(busy.exchanges)
+    router = world.router([busy, good], "--failover-on-busy", "--eject-after-failures", "1")
+    for number in range(40):
+        assert engine_of(chat(router, f"{number} " * 50)) == "good"
+    assert len(busy.exchanges) > asked + 1
+    metrics = scrape(router)
+    assert metrics.total("hashtrie_engine_ejections_total") == 0
+    assert metrics.total("vllm:request_errors_total") == 0
+    router = world.router([busy], "--failover-on-busy")
+    answer = chat(router, "x")
+    assert (answer.status, answer.body) == (429, b"busy")
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("how", ["status", "drop"])
+def test_retries_are_a_share_of_the_requests(world, how):
+    """An outage of all engines must not become three times the load."""
+    handler = answering(503) if how == "status" else lambda exchange: exchange.close()
+    bad = [world.upstream(handler) for _ in range(3)]
+    router = world.router(bad, "--retry-budget", "0.1", "--eject-after-failures", "off",
+                          "--threads", "2")
+
+    def ask_many(number):
+        with Connection(router.address) as connection:
+            return [chat(router, f"{number} {turn}", connection=connection).status
+                    for turn in range(50)]
+
+    start = time.monotonic()
+    statuses = {status for part in in_parallel(8, ask_many) for status in part}
+    took = time.monotonic() - start
+    assert statuses == ({503} if how == "status" else {502})
+    metrics = scrape(router)
+    retries = metrics.total("hashtrie_retries_total")
+    windows = 1 + took // 10  # 100 and a tenth of 400 requests in each.
+    assert 100 <= retries <= windows * 140
+    tried = sum(len(upstream.exchanges) for upstream in bad)
+    assert tried == 400 + retries or how == "drop"
+    assert metrics.total("hashtrie_retries_denied_total") > 0
+    router.wait_line(r"warning Request \S+: not tried elsewhere: the retry budget is used up")
+    assert idle(router)
+
+
+def test_the_second_retry_waits_a_little_the_first_does_not(world):
+    times = []
+
+    def handler(exchange):
+        times.append(time.monotonic())
+        exchange.answer(status="503 No")
+
+    router = world.router([world.upstream(handler) for _ in range(4)],
+                          "--max-instance-failover-reroute-attempts", "3")
+    assert chat(router, "x").status == 503
+    first, second, third, fourth = times
+    assert third - second >= 0.010 and fourth - third >= 0.020
+    assert fourth - first < 10
+
+
+def test_a_client_that_leaves_while_the_router_backs_off(world):
+    asked = threading.Semaphore(0)
+
+    def handler(exchange):
+        asked.release()
+        exchange.answer(status="503 No")
+
+    bad = [world.upstream(handler) for _ in range(8)]
+    router = world.router(bad, "--max-instance-failover-reroute-attempts", "7")
+    with Connection(router.address) as connection:
+        connection.send_request("POST", "/v1/chat/completions", chat_body("x"))
+        for _ in range(6):
+            assert asked.acquire(timeout=20)
+    wait_until(lambda: scrape(router).total("hashtrie_cancelled_requests_total") == 1)
+    assert idle(router)
+    assert sum(len(upstream.exchanges) for upstream in bad) < 8
