@@ -119,6 +119,28 @@ const struct option options[OPTION_ID_COUNT] = {
          .field = FIELD(upstream_idle_timeout_ns),
          .help = "How long an idle connection to a backend is kept for reuse. Stay below the "
                  "engine's own limit (vLLM: 5s)."},
+    [OPTION_FIRST_BYTE_TIMEOUT] =
+        {.flag = "--first-byte-timeout",
+         .metavar = "DURATION",
+         .kind = OPTION_DURATION,
+         .fallback = "off",
+         .min = 10 * MS,
+         .max = DAY,
+         .may_be_off = true,
+         .field = FIELD(first_byte_timeout_ns),
+         .help = "How long the first byte of an answer's body may take before another backend is "
+                 "tried. Must allow for the longest prefill, and without streaming for the whole "
+                 "answer."},
+    [OPTION_IDLE_TIMEOUT] = {.flag = "--idle-timeout",
+                             .metavar = "DURATION",
+                             .kind = OPTION_DURATION,
+                             .fallback = "10m",
+                             .min = 10 * MS,
+                             .max = DAY,
+                             .may_be_off = true,
+                             .field = FIELD(idle_timeout_ns),
+                             .help = "How long a backend may pause in the middle of an answer "
+                                     "before that is cut off."},
     [OPTION_ENGINE_STATS_INTERVAL] =
         {.flag = "--engine-stats-interval",
          .metavar = "DURATION",

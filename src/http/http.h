@@ -97,6 +97,8 @@ http_parser_head(const struct http_parser *parser);                    /* After 
 struct http_error http_parser_error(const struct http_parser *parser); /* After HTTP_BROKEN. */
 /* Its head is not complete yet. */
 bool http_parser_in_head(const struct http_parser *parser);
+/* The last byte given was the end of a chunk of a chunked body: a chunk may be put in between. */
+bool http_parser_between_chunks(const struct http_parser *parser);
 /* Nothing of a message has come since the last reset, but for empty lines. */
 bool http_parser_idle(const struct http_parser *parser);
 

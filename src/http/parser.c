@@ -34,6 +34,8 @@ struct http_parser {
     bool in_value; /* The last span was a header's value: the next name starts another header. */
     bool to_head;
     bool head_done;
+    bool chunk_ended;    /* And the line of the next one has not. */
+    bool line_ended;     /* The last byte was a line feed. */
     bool in_trailers;    /* The last chunk's line has been read. */
     bool trailer_begins; /* The next byte is the first of its line. */
     size_t trailer_bytes;
@@ -150,7 +152,14 @@ static int on_body(llhttp_t *llhttp, const char *at, size_t size)
 /* Stops behind the line of the last chunk, so that the trailers' bytes are seen apart. */
 static int on_chunk_header(llhttp_t *llhttp)
 {
+    self(llhttp)->chunk_ended = false;
     return llhttp->content_length == 0 ? HPE_PAUSED : HPE_OK;
+}
+
+static int on_chunk_complete(llhttp_t *llhttp)
+{
+    self(llhttp)->chunk_ended = true;
+    return HPE_OK;
 }
 
 static int on_message_complete(llhttp_t *llhttp)
@@ -167,6 +176,7 @@ static const llhttp_settings_t settings = {
     .on_headers_complete = on_headers_complete,
     .on_body = on_body,
     .on_chunk_header = on_chunk_header,
+    .on_chunk_complete = on_chunk_complete,
     .on_message_complete = on_message_complete,
 };
 
@@ -204,6 +214,8 @@ void http_parser_reset(struct http_parser *parser, bool to_head)
     parser->in_value = false;
     parser->to_head = to_head;
     parser->head_done = false;
+    parser->chunk_ended = false;
+    parser->line_ended = false;
     parser->in_trailers = false;
     parser->trailer_begins = true;
     parser->trailer_bytes = 0;
@@ -227,6 +239,12 @@ struct http_error http_parser_error(const struct http_parser *parser)
 bool http_parser_in_head(const struct http_parser *parser)
 {
     return !parser->head_done;
+}
+
+bool http_parser_between_chunks(const struct http_parser *parser)
+{
+    /* Not in the next one's line. */
+    return parser->event != HTTP_BROKEN && parser->chunk_ended && parser->line_ended;
 }
 
 bool http_parser_idle(const struct http_parser *parser)
@@ -549,6 +567,7 @@ enum http_event http_parse(struct http_parser *parser, const char *bytes, size_t
             *consumed += run(parser, bytes + *consumed, size - *consumed);
         }
     }
+    parser->line_ended = *consumed > 0 ? bytes[*consumed - 1] == '\n' : parser->line_ended;
     if (in_head && parser->event != HTTP_BROKEN) {
         keep_head(parser, bytes, *consumed);
         if (parser->event == HTTP_GOT_HEAD) {

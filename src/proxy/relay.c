@@ -5,6 +5,8 @@
  * checked them). Until a byte of the body has come, everything is held back in `head`, so that
  * another engine may still answer.
  */
+#include <stdio.h>
+
 #include "base/check.h"
 #include "proxy/conn.h"
 #include "proxy/request.h"
@@ -74,6 +76,15 @@ static bool write_engine_headers(struct buf *out, const struct http_head *head)
     return true;
 }
 
+static bool is_plain_sse(const struct http_head *head)
+{
+    static const char type[] = "text/event-stream";
+    struct span given = http_header(head, "content-type");
+    struct span start = {.data = given.data, .size = sizeof type - 1};
+    return given.size >= start.size && span_is_nocase(start, type) &&
+           http_header(head, "content-encoding").data == NULL;
+}
+
 static bool build_answer_head(struct request *request, const struct http_head *head)
 {
     struct buf *out = &request->head;
@@ -81,6 +92,8 @@ static bool build_answer_head(struct request *request, const struct http_head *h
     request->status = head->status;
     request->framing = choose_framing(request, head);
     request->reusable = head->keep_alive;
+    request->is_sse = is_plain_sse(head);
+    memset(request->body_tail, 0, sizeof request->body_tail);
     conn->last = conn->last || request->framing == REQUEST_PLAIN;
     bool chunked =
         request->framing == REQUEST_CHUNKED || (request->framing == REQUEST_RAW && head->chunked);
@@ -116,9 +129,26 @@ static bool append_reframed(struct request *request, struct span body)
            (!chunked || buf_append_text(scratch, "\r\n"));
 }
 
+static void keep_tail(struct request *request, struct span body)
+{
+    size_t size = body.size < REQUEST_TAIL_BYTES ? body.size : REQUEST_TAIL_BYTES;
+    memmove(request->body_tail, request->body_tail + size, REQUEST_TAIL_BYTES - size);
+    memcpy(request->body_tail + REQUEST_TAIL_BYTES - size, body.data + body.size - size, size);
+}
+
+/* Behind an empty line, which ends an event. */
+static bool is_between_events(const struct request *request)
+{
+    const char *tail = request->body_tail;
+    return tail[2] == '\n' && (tail[1] == '\n' || (tail[1] == '\r' && tail[0] == '\n'));
+}
+
 static void on_body(struct request *request, struct span body)
 {
     request->body_arrived = request->body_arrived || body.size > 0;
+    if (request->is_sse) {
+        keep_tail(request, body);
+    }
     if (request->framing != REQUEST_RAW && !append_reframed(request, body)) {
         request_fail_try(request, NET_NO_MEMORY);
     }
@@ -221,4 +251,29 @@ void relay_parse_end(struct request *request)
         return;
     }
     request_fail_try(request, request->failure == NET_EOF ? NET_RESET : request->failure);
+}
+
+/* The client is told twice: by the event, and since the body's last chunk never comes. */
+void relay_error_event(struct request *request, const char *why)
+{
+    bool has_place =
+        request->framing == REQUEST_CHUNKED ||
+        (request->framing == REQUEST_RAW && http_parser_between_chunks(request->upstream->parser));
+    if (!request->is_sse || !is_between_events(request) || !has_place) {
+        return;
+    }
+    char event[256];
+    int size = snprintf(event, sizeof event,
+                        "event: error\ndata: {\"type\":\"error\",\"error\":{\"message\":\"The "
+                        "engine failed in the middle of its answer: %s.\",\"type\":"
+                        "\"engine_error\",\"code\":502}}\n\n",
+                        why);
+    CHECK(size > 0 && (size_t)size < sizeof event);
+    struct buf *scratch = &request->worker->scratch;
+    scratch->size = 0;
+    if (http_write_chunk_head(scratch, (size_t)size) && buf_append(scratch, event, (size_t)size) &&
+        buf_append_text(scratch, "\r\n")) {
+        struct span part = {.data = scratch->data, .size = scratch->size};
+        (void)conn_write(request->conn, &part, 1); /* Its connection ends next in any case. */
+    }
 }

@@ -60,6 +60,7 @@ static void request_reset(struct request *request)
     request->failed = false;
     request->failure = NET_OK;
     request->engine_ended = false;
+    request->timed_out = false;
     request->blamed = false;
     request->judged = false;
     request->head_ready = false;
@@ -117,18 +118,55 @@ void request_on_client_ready(struct request *request)
     }
 }
 
+static void start_idle_timer(struct request *request)
+{
+    uint64_t limit_ns = request->worker->router->config->idle_timeout_ns;
+    if (limit_ns > 0) {
+        net_timer_start(request->timer, limit_ns / REQUEST_IDLE_TICKS);
+    }
+}
+
+/* Starting the timer anew at each byte would cost more than relaying it: ticks are counted. */
+static void on_idle_tick(struct request *request)
+{
+    /* It is not the engine's silence while the router does not read. */
+    request->idle_ticks = request->upstream->paused ? 0 : request->idle_ticks + 1;
+    if (request->idle_ticks > REQUEST_IDLE_TICKS) {
+        request->timed_out = true;
+        request_fail_try(request, NET_TIMED_OUT);
+    } else {
+        start_idle_timer(request);
+    }
+}
+
 static void on_timer(void *user)
 {
     struct request *request = user;
-    if (request->sm.now == REQUEST_RELOADING) {
+    switch ((enum request_state)request->sm.now) {
+    case REQUEST_RELOADING:
         stats_add(&request->worker->stats.reload_timeouts, 1);
         request->reload_over = true;
         request->reload_count = REQUEST_RELOADS_MAX; /* No second wait. */
         request_forget_reload(request);
-    } else if (request->sm.now == REQUEST_BACKING_OFF) {
+        break;
+    case REQUEST_BACKING_OFF:
         request->rested = true;
-    } else if (request->sm.now == REQUEST_CONNECTING) {
+        break;
+    case REQUEST_CONNECTING:
+    case REQUEST_WAITING:
+        request->timed_out = true;
         request_fail_try(request, NET_TIMED_OUT);
+        break;
+    case REQUEST_RELAYING:
+        on_idle_tick(request);
+        break;
+    case REQUEST_READING:
+    case REQUEST_ROUTING:
+    case REQUEST_SNAPSHOTTING:
+    case REQUEST_DONE:
+    case REQUEST_STATE_COUNT:
+    default:
+        break;
     }
     request_tick(request);
 }
@@ -162,6 +200,7 @@ void request_on_connected(struct request *request, enum net_status status)
 
 void request_on_engine_bytes(struct request *request, const char *bytes, size_t size)
 {
+    request->idle_ticks = 0;
     request->input = (struct span){.data = bytes, .size = size};
     request_tick(request);
     request->input = (struct span){0};
@@ -201,6 +240,7 @@ void request_begin_connecting(struct request *request, bool fresh)
     request->failed = false;
     request->failure = NET_OK;
     request->engine_ended = false;
+    request->timed_out = false;
     request->blamed = false;
     request->judged = false;
     request->head_ready = false;
@@ -307,6 +347,10 @@ static void send_request(struct request *request)
         return;
     }
     sm_move(&request->sm, REQUEST_WAITING);
+    uint64_t limit_ns = request->worker->router->config->first_byte_timeout_ns;
+    if (limit_ns > 0) {
+        net_timer_start(request->timer, limit_ns);
+    }
 }
 
 static enum step step_connecting(struct request *request)
@@ -343,6 +387,9 @@ static enum step step_waiting(struct request *request)
     }
     if (request->head_ready && (request->body_arrived || request->complete)) {
         request_first_byte(request);
+        net_timer_stop(request->timer);
+        request->idle_ticks = 0;
+        start_idle_timer(request);
         sm_move(&request->sm, REQUEST_RELAYING);
         return STEP_NEXT;
     }
@@ -374,6 +421,11 @@ static void relay_output(struct request *request)
     request->output = (struct span){0};
 }
 
+static const char *why_cut(const struct request *request)
+{
+    return request->timed_out ? "nothing more of it in time" : net_status_text(request->failure);
+}
+
 static enum step step_relaying(struct request *request)
 {
     if (!request->client_gone && request->input.size > 0) {
@@ -387,6 +439,9 @@ static enum step step_relaying(struct request *request)
     }
     if (request->client_gone || request->complete || request->failed) {
         request->cut = !request->complete;
+        if (request->cut && !request->client_gone) {
+            relay_error_event(request, why_cut(request));
+        }
         sm_move(&request->sm, REQUEST_DONE);
         return STEP_NEXT;
     }
@@ -419,11 +474,13 @@ static void count_end(struct request *request)
         if (!request->blamed) {
             engines_failed(request->worker, request->choice.endpoint);
         }
-        stats_add(&series->errors[stats_error_of(request->failure, false)], 1);
+        enum stats_error error =
+            request->timed_out ? STATS_IDLE_TIMEOUT : stats_error_of(request->failure, false);
+        stats_add(&series->errors[error], 1);
         log_write(&request->worker->log, LOG_WARNING,
                   "Request %s: %s failed in the middle of its answer: %s", request->log_id,
                   request->worker->router->backends[request->choice.endpoint].url,
-                  net_status_text(request->failure));
+                  why_cut(request));
     }
 }
 

@@ -8,7 +8,8 @@
  *        without it, from the second time on by way of BACKING_OFF, until tries or the retry budget
  *        run out: DONE with 502, or with what the engine answered. A reused connection that closed
  *        before a byte came back -> CONNECTING once more, to the same engine, on a fresh one.
- *        Engine ends after body bytes went out -> DONE, the client's connection is cut.
+ *        Engine ends, or pauses for too long, after body bytes went out -> DONE, the client's
+ *        connection is cut.
  *        Client leaves -> DONE, the engine's connection is closed at once.
  *
  * Callbacks record what happened and tick; steps decide.
@@ -44,7 +45,9 @@ enum {
     REQUEST_ID_BYTES = 36,
     REQUEST_LOG_ID_BYTES = 128,
     REQUEST_RELOADS_MAX = 2,
-    REQUEST_RESENDS_MAX = 4
+    REQUEST_RESENDS_MAX = 4,
+    REQUEST_IDLE_TICKS = 4, /* Of --idle-timeout: it strikes up to a quarter late. */
+    REQUEST_TAIL_BYTES = 3
 };
 
 struct conn;
@@ -109,7 +112,9 @@ struct request {
     unsigned version_minor;
     unsigned reload_count;
     unsigned resend_count;
-    unsigned status; /* Of the answer. */
+    unsigned idle_ticks; /* Of the timer, while relaying, since the engine's last byte. */
+    unsigned status;     /* Of the answer. */
+    char body_tail[REQUEST_TAIL_BYTES]; /* Last bytes of the answer's body. */
     enum net_status failure;
     enum request_framing framing;
     char id_text[REQUEST_ID_BYTES];
@@ -127,11 +132,13 @@ struct request {
     bool reload_over;  /* Done, or its time is up. */
     bool rested;       /* The time of backing off is over. */
     bool connected;    /* To the engine. */
+    bool timed_out;    /* It took too long: a resend would not help. */
     bool blamed;       /* This try has been counted as the engine's failure. */
     bool judged;       /* The status of this try's answer has been looked at. */
     bool failed;       /* This try; `failure` says why. */
     bool engine_ended; /* No more will come; `failure` says how. */
     bool head_ready;   /* `head` is the final answer's and complete. */
+    bool is_sse;       /* The answer is a stream of events, not compressed. */
     bool body_arrived; /* A byte of the answer's body has come. */
     bool answering;    /* Bytes have gone to the client. */
     bool complete;     /* The engine's answer has ended as it should. */
@@ -192,6 +199,9 @@ void request_first_byte(struct request *request); /* load.c: teaches the rate of
 bool relay_build_engine_head(struct request *request);
 void relay_parse(struct request *request);     /* Consumes `input`: makes `head` and `output`. */
 void relay_parse_end(struct request *request); /* The engine has closed its side. */
+/* The answer will not be completed: an event that says so, where the stream is at a place for it.
+ */
+void relay_error_event(struct request *request, const char *why);
 
 /* ---- answer.c: answers made here. Each ends the request; only the first is sent. ---- */
 

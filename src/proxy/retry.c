@@ -93,7 +93,7 @@ static void try_another(struct request *request)
 static bool is_stale(const struct request *request)
 {
     const struct upstream *upstream = request->upstream;
-    return upstream != NULL && upstream->reused && !upstream->got_bytes &&
+    return upstream != NULL && upstream->reused && !upstream->got_bytes && !request->timed_out &&
            request->resend_count < REQUEST_RESENDS_MAX;
 }
 
@@ -110,7 +110,8 @@ void request_next_try(struct request *request)
         request_begin_connecting(request, true);
         return;
     }
-    const char *why = net_status_text(request->failure);
+    bool late = request->timed_out && !connecting;
+    const char *why = late ? "no byte of its answer in time" : net_status_text(request->failure);
     if (is_ours(request->failure)) {
         log_write(&worker->log, LOG_WARNING, "Request %s: no connection can be made: %s",
                   request->log_id, why);
@@ -118,10 +119,13 @@ void request_next_try(struct request *request)
         return;
     }
     request_load_ended(request);
-    blame(request, stats_error_of(request->failure, connecting), why);
+    blame(request, late ? STATS_FIRST_BYTE_TIMEOUT : stats_error_of(request->failure, connecting),
+          why);
     exclude(request);
     if (may_try_another(request)) {
         try_another(request);
+    } else if (late) {
+        answer_error(request, 504, "The engine did not answer in time.");
     } else {
         answer_error(request, 502, "The engine could not be reached (%s).", why);
     }
@@ -149,6 +153,7 @@ bool request_is_turned_away(struct request *request)
     if (!may_try_another(request)) {
         return false; /* The client gets this answer as it is. */
     }
+    net_timer_stop(request->timer);
     request_load_ended(request);
     request_drop_upstream(request, request->complete && request->reusable);
     try_another(request);

@@ -5,9 +5,14 @@
 const char *stats_error_name(enum stats_error error)
 {
     static const char *const names[STATS_ERROR_COUNT] = {
-        [STATS_CONNECT_REFUSED] = "ConnectionRefused", [STATS_CONNECT_TIMEOUT] = "ConnectTimeout",
-        [STATS_CONNECT_FAILED] = "ConnectError",       [STATS_DISCONNECTED] = "ServerDisconnected",
-        [STATS_BAD_ANSWER] = "InvalidResponse",        [STATS_BAD_STATUS] = "ErrorStatus",
+        [STATS_CONNECT_REFUSED] = "ConnectionRefused",
+        [STATS_CONNECT_TIMEOUT] = "ConnectTimeout",
+        [STATS_CONNECT_FAILED] = "ConnectError",
+        [STATS_DISCONNECTED] = "ServerDisconnected",
+        [STATS_BAD_ANSWER] = "InvalidResponse",
+        [STATS_BAD_STATUS] = "ErrorStatus",
+        [STATS_FIRST_BYTE_TIMEOUT] = "FirstByteTimeout",
+        [STATS_IDLE_TIMEOUT] = "IdleTimeout",
     };
     REQUIRE((unsigned)error < STATS_ERROR_COUNT);
     return names[error];

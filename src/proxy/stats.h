@@ -29,7 +29,9 @@ enum stats_error {
     STATS_CONNECT_FAILED,
     STATS_DISCONNECTED, /* Closed or reset before the answer's end. */
     STATS_BAD_ANSWER,   /* Not HTTP. */
-    STATS_BAD_STATUS,   /* 502, 503, 504. */
+    STATS_FIRST_BYTE_TIMEOUT,
+    STATS_IDLE_TIMEOUT,
+    STATS_BAD_STATUS, /* 502, 503, 504. */
     STATS_ERROR_COUNT
 };
 const char *stats_error_name(enum stats_error error);

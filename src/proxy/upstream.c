@@ -65,6 +65,7 @@ static struct upstream *take_idle(struct request *request, size_t endpoint)
         upstream->request = request;
         upstream->reused = true;
         upstream->got_bytes = false;
+        upstream->paused = false;
         http_parser_reset(upstream->parser, request->to_head);
         return upstream;
     }
@@ -163,11 +164,13 @@ void upstream_sweep(struct worker *worker, uint64_t now_ns)
 
 void upstream_pause(struct upstream *upstream)
 {
+    upstream->paused = true;
     net_stream_read_stop(upstream->stream);
 }
 
 void upstream_resume(struct upstream *upstream)
 {
+    upstream->paused = false;
     if (!upstream->ended) {
         (void)net_stream_read_start(upstream->stream); /* Has worked on this stream before. */
     }

@@ -24,6 +24,7 @@ struct upstream {
     bool connected;
     bool got_bytes; /* Of the current answer. */
     bool ended;     /* The engine has closed its side. */
+    bool paused;    /* Not read, because the client is slow. */
 };
 
 /*

@@ -1,4 +1,5 @@
 """When another engine is tried, how often, how soon, and what the client gets if none will do."""
+import json
 import re
 import threading
 import time
@@ -158,3 +159,143 @@ def test_a_client_that_leaves_while_the_router_backs_off(world):
     wait_until(lambda: scrape(router).total("hashtrie_cancelled_requests_total") == 1)
     assert idle(router)
     assert sum(len(upstream.exchanges) for upstream in bad) < 8
+
+
+# ---- Engines that take too long ----
+
+def silent(exchange):
+    """Says nothing, until the other side leaves."""
+    assert exchange.socket.recv(1) == b""
+
+
+def head_only(exchange):
+    exchange.start_stream()
+    silent(exchange)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("handler", [silent, head_only])
+def test_an_engine_without_a_first_byte_in_time_is_replaced(world, handler):
+    bad = world.upstream(handler)
+    router = world.router([bad, world.engine(name="good")], "--first-byte-timeout", "200ms",
+                          "--eject-after-failures", "2", "--eject-time", "1h")
+    for number in range(30):
+        assert engine_of(chat(router, f"{number} " * 50)) == "good"
+    assert len(bad.exchanges) == 2
+    assert errors_of(router, bad, "FirstByteTimeout") == 2
+    router.wait_line(rf"warning Request \S+: {re.escape(bad.url)} failed: "
+                     r"no byte of its answer in time")
+    assert idle(router)
+    assert all(exchange.wait_gone() for exchange in bad.exchanges)
+
+
+def test_a_late_first_byte_on_a_reused_connection_is_not_waited_for_twice(world):
+    def handler(exchange):
+        silent(exchange) if exchange.number == 1 else exchange.answer()
+
+    bad = world.upstream(handler)
+    router = world.router([bad], "--first-byte-timeout", "300ms", "--threads", "1")
+    assert chat(router, "x").status == 200
+    start = time.monotonic()
+    assert chat(router, "x").status == 504
+    assert 0.3 <= time.monotonic() - start < 20
+    assert len(bad.exchanges) == 2
+    assert chat(router, "x").status == 200
+
+
+def test_a_slow_prefill_is_allowed_for_by_default(world):
+    def handler(exchange):
+        time.sleep(1.5)
+        exchange.answer(b"late")
+
+    router = world.router([world.upstream(handler)], "--idle-timeout", "200ms")
+    assert chat(router, "x").body == b"late"
+
+
+def read_until_cut(router, fields=()):
+    """The chunks of a stream that is cut."""
+    parts = []
+    with Connection(router.address) as connection:
+        connection.send_request("POST", "/v1/chat/completions", chat_body("x", stream=True))
+        assert connection.read_head().status == 200
+        with pytest.raises(EOFError):
+            for part in connection.chunks():
+                parts.append(part)
+    return parts
+
+
+@pytest.mark.smoke
+def test_an_engine_that_pauses_in_its_answer_is_cut_off(world):
+    def handler(exchange):
+        exchange.start_stream()
+        for _ in range(8):  # Longer than the limit in all.
+            exchange.chunk(b"data: {}\n\n")
+            time.sleep(0.1)
+        silent(exchange)
+
+    stalling = world.upstream(handler)
+    router = world.router([stalling], "--idle-timeout", "500ms")
+    parts = read_until_cut(router)
+    assert parts[:8] == [b"data: {}\n\n"] * 8 and len(parts) == 9
+    kind, data, *rest = parts[8].split(b"\n")
+    assert kind == b"event: error" and rest == [b"", b""]
+    error = json.loads(data[len(b"data: "):])["error"]
+    assert error["message"].endswith("nothing more of it in time.") and error["code"] == 502
+    assert errors_of(router, stalling, "IdleTimeout") == 1
+    router.wait_line(rf"warning Request \S+: {re.escape(stalling.url)} failed in the middle of its "
+                     r"answer: nothing more of it in time")
+    assert stalling.exchanges[0].wait_gone()
+    assert idle(router)
+
+
+@pytest.mark.parametrize("last, told", [
+    (b"data: {}\n\n", True), (b"data: {}\r\n\r\n", True), (b"data: {}\n", False),
+    (b"data: {", False)])
+@pytest.mark.parametrize("cut", ["chunk", "size", "data", "end"])
+def test_the_error_event_comes_only_between_two_events(world, last, told, cut):
+    """And only between two chunks: else it would be in the middle of another."""
+    def handler(exchange):
+        exchange.start_stream()
+        exchange.chunk(b"data: {}\n\n")
+        exchange.send({"chunk": b"%x\r\n%s\r\n", "size": b"%x\r\n%s\r\n5", "data": b"%x\r\n%s\r\n5\r\n",
+                       "end": b"%x\r\n%s"}[cut] % (len(last), last))
+        time.sleep(0.05)
+        exchange.close()
+
+    router = world.router([world.upstream(handler)])
+    with Connection(router.address) as connection:
+        connection.send_request("POST", "/v1/chat/completions", chat_body("x", stream=True))
+        connection.read_head()
+        received = b""
+        while True:
+            data = connection.receive()
+            if not data:
+                break
+            received += data
+    assert (b"event: error" in received) == (told and cut == "chunk")
+    assert not received.endswith(b"0\r\n\r\n")
+
+
+def test_no_error_event_in_what_is_no_event_stream(world):
+    def handler(exchange):
+        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                      b"Transfer-Encoding: chunked\r\n\r\n2\r\n\n\n\r\n")
+        exchange.close()
+
+    assert read_until_cut(world.router([world.upstream(handler)])) == [b"\n\n"]
+
+
+def test_a_slow_client_is_no_silence_of_the_engine(world):
+    total = 64 << 20
+
+    def handler(exchange):
+        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % total)
+        for _ in range(64):
+            exchange.send(b"x" * (1 << 20))
+
+    router = world.router([world.upstream(handler)], "--idle-timeout", "200ms")
+    with Connection(router.address, receive_buffer=65536) as connection:
+        connection.send_request("POST", "/v1/chat/completions", chat_body("x"))
+        answer = connection.read_head()
+        time.sleep(1.5)  # The time is what is tested: several limits.
+        assert len(connection.read_body(answer)) == total

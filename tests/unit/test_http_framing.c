@@ -241,12 +241,33 @@ static void test_noise(void **state)
     }
 }
 
+/* Only right behind a chunk, not in the next one's line. */
+static void test_between_chunks(void **state)
+{
+    (void)state;
+    static const char text[] = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+                               "4\r\na\n\r\n\r\n1;x=y\r\n\n\r\n2\r\nab\r\n";
+    size_t head_size = (size_t)(strstr(text, "\r\n\r\n") + 4 - text);
+    for (size_t size = head_size; size < sizeof text; size++) {
+        struct mem mem;
+        mem_init(&mem, SIZE_MAX);
+        struct http_parser *parser = http_parser_new(&mem, HTTP_RESPONSES, http_limits_default());
+        assert_non_null(parser);
+        assert_int_equal(feed(parser, text, size, 1 + size % 4).last, HTTP_NEED_MORE);
+        size_t at = size - head_size;
+        assert_int_equal(http_parser_between_chunks(parser), at == 9 || at == 19 || at == 26);
+        http_parser_free(parser);
+        mem_fini(&mem);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ends_at_every_cut),
         cmocka_unit_test(test_trailers_are_bounded),
         cmocka_unit_test(test_one_behind_the_other),
+        cmocka_unit_test(test_between_chunks),
         cmocka_unit_test(test_noise),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
