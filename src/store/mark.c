@@ -15,6 +15,8 @@
 enum {
     FILE_MODE = 0600,
     MARK_BYTES_MAX = 256, /* A line and what one crash appends; more is not looked at. */
+    /* What is no plain file neither keeps the writer waiting nor leads it to another file. */
+    OPEN_FLAGS = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK,
 };
 
 static const char crashed[] = "crashed\n";
@@ -33,7 +35,7 @@ static uint64_t changed_ns(const struct stat *file)
 static bool read_text(const char *directory, char text[MARK_BYTES_MAX])
 {
     char path[ENV_PATH_BYTES_MAX];
-    int fd = env_path(path, directory, "mark") ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    int fd = env_path(path, directory, "mark") ? open(path, O_RDONLY | OPEN_FLAGS) : -1;
     if (fd < 0) {
         return false;
     }
@@ -70,7 +72,7 @@ static int write_text(const char *directory, const char *text)
     if (!env_path(path, directory, "mark")) {
         return -1;
     }
-    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, FILE_MODE);
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | OPEN_FLAGS, FILE_MODE);
     if (fd < 0) {
         return -1;
     }

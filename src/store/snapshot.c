@@ -48,6 +48,13 @@ static void add_name(struct snapshot_list *list, const char *text)
     memcpy(list->names[at].text, text, strlen(text) + 1); /* is_name() bounds it. */
 }
 
+/* A link is none: what it leads to is not ours to delete. */
+static bool is_folder(DIR *listing, const char *name)
+{
+    struct stat file;
+    return fstatat(dirfd(listing), name, &file, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(file.st_mode);
+}
+
 enum hashtrie_status snapshot_list(const char *directory, struct snapshot_list *out)
 {
     DIR *listing = opendir(directory);
@@ -56,7 +63,7 @@ enum hashtrie_status snapshot_list(const char *directory, struct snapshot_list *
     }
     out->count = 0;
     for (const struct dirent *entry = readdir(listing); entry != NULL; entry = readdir(listing)) {
-        if (is_name(entry->d_name)) {
+        if (is_name(entry->d_name) && is_folder(listing, entry->d_name)) {
             add_name(out, entry->d_name);
         }
     }
@@ -123,7 +130,7 @@ static enum hashtrie_status remove_folder(const char *path)
 /* Not if somebody writes it. */
 static void remove_left_over(const char *path)
 {
-    int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int folder = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (folder < 0) {
         return;
     }

@@ -310,6 +310,29 @@ static void a_cut_or_wiped_file_never_keeps_it_down(void **state)
     test_store_fini(&test);
 }
 
+/* A mark that is a pipe keeps nobody waiting; one that is a link leads to nobody's file. */
+static void a_mark_that_is_no_file_is_left_alone(void **state)
+{
+    (void)state;
+    static struct test_store test;
+    test_store_init(&test);
+    char *mark = test_path(test.directory, "mark");
+    assert_int_equal(mkfifo(mark, 0600), 0);
+    test_store_open(&test);
+    test_store_close(&test);
+    assert_int_equal(unlink(mark), 0);
+    test_file_write_text(test.directory, "theirs", "theirs");
+    assert_int_equal(symlink("theirs", mark), 0);
+    test_store_open(&test);
+    test_store_close(&test);
+    size_t size = 0;
+    char *theirs = read_all(test.directory, "theirs", &size);
+    assert_string_equal(theirs, "theirs");
+    test_free(theirs);
+    test_path_free(mark);
+    test_store_fini(&test);
+}
+
 /* An unclean end, nothing wrong with the file: nothing is replaced. */
 static void a_sound_file_passes_the_probe(void **state)
 {
@@ -433,6 +456,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_sound_file_passes_the_probe),
+        cmocka_unit_test(a_mark_that_is_no_file_is_left_alone),
         cmocka_unit_test(crashes_are_counted),
         cmocka_unit_test(the_newest_good_snapshot_takes_its_place),
         cmocka_unit_test(a_cut_or_wiped_file_never_keeps_it_down),

@@ -41,6 +41,35 @@ static void test_the_list_is_newest_first_and_takes_whole_ones_only(void **state
     assert_int_equal(snapshot_list("/nonexistent", &list), HASHTRIE_ENOENT);
 }
 
+/* A link with a snapshot's name, or a left-over's, may lead to anybody's store: what is there
+ * stays. A file is no snapshot either. */
+static void test_links_are_no_snapshots_and_what_they_lead_to_stays(void **state)
+{
+    (void)state;
+    char *directory = test_directory_make();
+    static const char *const names[] = {"snapshot-20260102T030405Z",
+                                        "snapshot-20260102T030406Z.part"};
+    make_folder(directory, "folder");
+    test_file_write_text(directory, "theirs/data.mdb", "theirs");
+    test_file_write_text(directory, "folder/snapshot-20270101T000000Z", "a file");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[512];
+        (void)snprintf(path, sizeof path, "%s/folder/%s", directory, names[i]);
+        assert_int_equal(symlink("../theirs", path), 0);
+    }
+    char *folder = test_path(directory, "folder");
+    char *theirs = test_path(directory, "theirs/data.mdb");
+    struct snapshot_list list;
+    assert_int_equal(snapshot_list(folder, &list), HASHTRIE_OK);
+    assert_int_equal(list.count, 0);
+    assert_int_equal(snapshot_folder_open(folder), HASHTRIE_OK);
+    assert_int_equal(snapshot_prune(folder, 0), HASHTRIE_OK);
+    assert_int_equal(access(theirs, F_OK), 0);
+    test_path_free(theirs);
+    test_path_free(folder);
+    test_directory_remove(directory);
+}
+
 static void test_a_full_list_holds_the_newest(void **state)
 {
     (void)state;
@@ -229,6 +258,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_list_is_newest_first_and_takes_whole_ones_only),
         cmocka_unit_test(test_a_full_list_holds_the_newest),
+        cmocka_unit_test(test_links_are_no_snapshots_and_what_they_lead_to_stays),
         cmocka_unit_test(test_snapshots_open_as_stores_and_the_newest_are_kept),
         cmocka_unit_test(test_one_at_a_time_and_closing_ends_it),
         cmocka_unit_test(test_the_schedule_begins_at_once_and_left_overs_go),
