@@ -126,8 +126,11 @@ static bool open_store(struct router *router)
     options.user = router;
     enum hashtrie_status status = hashtrie_store_open(router->trie, &options, &router->store);
     if (status != HASHTRIE_OK) {
-        log_write(router->log, LOG_ERROR, "The store %s cannot be opened: %s", config->store_path,
-                  hashtrie_strerror(status));
+        log_write(router->log, LOG_ERROR, "The store %s cannot be opened: %s%s", config->store_path,
+                  hashtrie_strerror(status),
+                  status == HASHTRIE_EINVAL
+                      ? ": --store-path names a folder, and the data.mdb in it is a file"
+                      : "");
         return false;
     }
     log_store(router);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "hashtrie/store.h"
@@ -158,19 +159,31 @@ static enum hashtrie_status verify(const char *snapshot, struct progress *progre
     return status == HASHTRIE_OK && result.damage_count > 0 ? HASHTRIE_ECORRUPT : status;
 }
 
+/* A store that root restores is for the router, which runs as the folder's owner. */
+static void give_to_owner(int file, const char *directory)
+{
+    struct stat folder;
+    if (geteuid() == 0 && stat(directory, &folder) == 0) {
+        (void)!fchown(file, folder.st_uid, folder.st_gid); /* Not every file system can. */
+    }
+}
+
+/* The new file is ours alone: root may do this in a folder of somebody else's. */
 static enum hashtrie_status copy_path(const char *from_path, const char *to_path,
-                                      struct progress *progress)
+                                      const char *directory, struct progress *progress)
 {
     int from = open(from_path, O_RDONLY | O_CLOEXEC);
     if (from < 0) {
         return env_status(errno);
     }
     enum hashtrie_status status = HASHTRIE_OK;
-    int to = open(to_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, FILE_MODE);
+    (void)unlink(to_path); /* Left by one that was killed; mostly there is none. */
+    int to = open(to_path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, FILE_MODE);
     if (to < 0) {
         status = env_status(errno);
         goto close_from;
     }
+    give_to_owner(to, directory);
     status = copy_file(from, to, on_bytes, progress);
     (void)close(to); /* Synced. */
 close_from:
@@ -231,7 +244,7 @@ static enum hashtrie_status fetch(const char *snapshot, const char *directory,
     if (!env_path(from, snapshot, "data.mdb") || !env_path(part, directory, BACKUP_PART)) {
         return HASHTRIE_EINVAL;
     }
-    enum hashtrie_status status = copy_path(from, part, progress);
+    enum hashtrie_status status = copy_path(from, part, directory, progress);
     if (status != HASHTRIE_OK) {
         (void)unlink(part); /* It takes space, no more. */
     }

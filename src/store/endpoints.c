@@ -11,7 +11,6 @@ enum {
     SLOTS_PER_HOLD = 64,            /* Looked at in one hold of the trie's lock. */
     KEPT_UNSEEN_S = 30 * 24 * 3600, /* An engine not used for so long has another cache by now. */
     RESTORED_BUDGET_PARTS = 32,     /* The trie may be filled to 1/32 by restored endpoints. */
-    CHANGE_BYTES_MAX = 16 << 20,    /* Of one transaction; what is left goes with the next. */
 };
 
 /* ---- Restoring ---- */

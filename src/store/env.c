@@ -552,9 +552,19 @@ enum hashtrie_status env_open(struct env *env, const char *directory, uint64_t m
     return status;
 }
 
+/* A pipe in its place would keep whoever opens it waiting. */
+static bool is_other_than_file(const char *directory)
+{
+    char path[ENV_PATH_BYTES_MAX];
+    struct stat file;
+    return env_path(path, directory, "data.mdb") && stat(path, &file) == 0 &&
+           !S_ISREG(file.st_mode);
+}
+
 static enum hashtrie_status open_readonly(struct env *env, const char *directory, unsigned flags)
 {
-    enum hashtrie_status status = create(env, 0);
+    *env = (struct env){0};
+    enum hashtrie_status status = is_other_than_file(directory) ? HASHTRIE_EINVAL : create(env, 0);
     if (status == HASHTRIE_OK) {
         status = env_status(
             mdb_env_open(env->mdb, directory, MDB_NOTLS | MDB_RDONLY | flags, FILE_MODE));

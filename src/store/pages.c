@@ -118,7 +118,7 @@ static void choose_meta(struct pages *pages)
 
 enum hashtrie_status pages_open(struct pages *pages, const char *path)
 {
-    *pages = (struct pages){.fd = open(path, O_RDONLY | O_CLOEXEC)};
+    *pages = (struct pages){.fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)};
     struct stat file;
     if (pages->fd < 0) {
         return env_status(errno);

@@ -23,8 +23,8 @@ static int on_reader(const char *line, void *user)
     long pid = 0;
     size_t thread = 0;
     size_t txn = 0;
-    if (sscanf(line, "%ld %zx %zu", &pid, &thread, &txn) != 3) {
-        return 0; /* A heading, or a slot without a transaction. */
+    if (sscanf(line, "%ld %zx %zu", &pid, &thread, &txn) != 3 || pid == 0) {
+        return 0; /* A heading, a slot without a transaction, or one given back just now. */
     }
     readers->oldest_txn = txn < readers->oldest_txn ? txn : readers->oldest_txn;
     if (pid != (long)getpid() && txn < readers->other_txn) {

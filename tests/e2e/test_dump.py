@@ -323,6 +323,37 @@ def test_watch_elsewhere(world):
         assert watch.stdout.read() is not None  # Ends when nobody writes any more.
 
 
+def test_what_is_no_store_is_told(world, tmp_path):
+    """By the router, too: `invalid argument` alone helps nobody."""
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder" / "data.mdb").mkdir(parents=True)
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / "data.mdb")
+    for name in "file", "folder", "pipe":
+        run = subprocess.run([DUMP, "stats", tmp_path / name], capture_output=True, text=True,
+                             timeout=60 * SLOW)
+        assert run.returncode == 3 and "that is no folder" in run.stderr
+    for name in "file", "folder":
+        run = subprocess.run([binary("hashtrie-router"), "--port", "0", "--static-backends",
+                              "http://127.0.0.1:1", "--static-models", "m", "--store-path",
+                              tmp_path / name], capture_output=True, text=True, timeout=60 * SLOW)
+        assert run.returncode == 1 and "--store-path names a folder" in run.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
+def test_a_store_restored_by_root_is_its_folders_owners(world, tmp_path):
+    """sudo hashtrie-dump restore: the router that runs as somebody else has to open it."""
+    router = world.router(world.engines(1), "--checkpoint-interval", "100ms", store=world.store())
+    talk(router, 1)
+    wait_checkpoint(router)
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    os.chown(folder, 65534, 65534)
+    dump("snapshot", world.store(), tmp_path / "snapshot")
+    dump("restore", tmp_path / "snapshot", folder)
+    assert (folder / "data.mdb").stat().st_uid == 65534
+
+
 def test_colour_is_for_terminals(world):
     store = world.store()
     router = world.router(world.engines(1), store=store)

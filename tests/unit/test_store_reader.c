@@ -203,6 +203,11 @@ static void what_is_no_store_is_refused(void **state)
     char garbage[9000] = {1, 2, 3};
     test_file_write(empty, "data.mdb", garbage, sizeof garbage);
     assert_int_equal(hashtrie_reader_open(empty, &reader), HASHTRIE_ECORRUPT);
+    char *data = test_path(empty, "data.mdb");
+    assert_int_equal(unlink(data), 0);
+    assert_int_equal(mkfifo(data, 0600), 0);
+    assert_int_equal(hashtrie_reader_open(empty, &reader), HASHTRIE_EINVAL);
+    test_path_free(data);
     test_directory_remove(empty);
     char *missing = test_path(test->directory, "missing");
     assert_int_equal(hashtrie_reader_open(missing, &reader), HASHTRIE_ENOENT);

@@ -169,6 +169,8 @@ static const char *hint_of(enum hashtrie_status status)
     switch ((int)status) {
     case HASHTRIE_ENOENT:
         return " (no data.mdb with a store in it there)";
+    case HASHTRIE_EINVAL:
+        return " (that is no folder, or the data.mdb in it is no file)";
     case HASHTRIE_ECORRUPT:
         return " (not an LMDB file, or a damaged one: see `hashtrie-dump verify --repair`)";
     case HASHTRIE_EVERSION:
