@@ -244,7 +244,7 @@ bool http_parser_in_head(const struct http_parser *parser)
 bool http_parser_between_chunks(const struct http_parser *parser)
 {
     /* Not in the next one's line. */
-    return parser->event != HTTP_BROKEN && parser->chunk_ended && parser->line_ended;
+    return parser->chunk_ended && parser->line_ended;
 }
 
 bool http_parser_idle(const struct http_parser *parser)
@@ -567,6 +567,7 @@ enum http_event http_parse(struct http_parser *parser, const char *bytes, size_t
             *consumed += run(parser, bytes + *consumed, size - *consumed);
         }
     }
+    parser->chunk_ended = parser->chunk_ended && parser->event != HTTP_BROKEN;
     parser->line_ended = *consumed > 0 ? bytes[*consumed - 1] == '\n' : parser->line_ended;
     if (in_head && parser->event != HTTP_BROKEN) {
         keep_head(parser, bytes, *consumed);
