@@ -1,6 +1,8 @@
 /* Looking headers up, and writing heads. */
 #include "http/http.h"
 
+enum { KEEP_ALIVE_DIGITS_MAX = 6 };
+
 struct span http_header(const struct http_head *head, const char *name)
 {
     for (size_t i = 0; i < head->header_count; i++) {
@@ -9,6 +11,42 @@ struct span http_header(const struct http_head *head, const char *name)
         }
     }
     return (struct span){0};
+}
+
+/* "NAME=DIGITS": what is no such thing, or too large to be meant, counts as not said. */
+static void read_parameter(struct span item, const char *name, uint32_t *out)
+{
+    const char *equals = memchr(item.data, '=', item.size);
+    if (equals == NULL ||
+        !span_is_nocase((struct span){item.data, (size_t)(equals - item.data)}, name)) {
+        return;
+    }
+    uint32_t value = 0;
+    const char *end = item.data + item.size;
+    if (equals + 1 == end || end - equals > KEEP_ALIVE_DIGITS_MAX + 1) {
+        return;
+    }
+    for (const char *digit = equals + 1; digit < end; digit++) {
+        if (*digit < '0' || *digit > '9') {
+            return;
+        }
+        value = value * 10 + (uint32_t)(*digit - '0');
+    }
+    *out = value;
+}
+
+struct http_keep_alive http_keep_alive_of(const struct http_head *head)
+{
+    struct http_keep_alive said = {.timeout_s = HTTP_NOT_SAID, .max = HTTP_NOT_SAID};
+    struct span list = http_header(head, "keep-alive");
+    struct span item;
+    while (list.data != NULL && span_next_item(&list, &item)) {
+        if (item.size > 0) {
+            read_parameter(item, "timeout", &said.timeout_s);
+            read_parameter(item, "max", &said.max);
+        }
+    }
+    return said;
 }
 
 static bool names_equal(struct span a, struct span b)

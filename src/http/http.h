@@ -105,6 +105,14 @@ bool http_parser_idle(const struct http_parser *parser);
 /* First header of that name (lower case), trimmed; data is NULL if there is none. */
 struct span http_header(const struct http_head *head, const char *name);
 
+/* What the other side says of the connection's life: "Keep-Alive: timeout=5, max=100". */
+struct http_keep_alive {
+    uint32_t timeout_s; /* Idle, it is closed after so long. HTTP_NOT_SAID: no word of it. */
+    uint32_t max;       /* Of requests on it: some count those to come, some all. As timeout_s. */
+};
+#define HTTP_NOT_SAID UINT32_MAX
+struct http_keep_alive http_keep_alive_of(const struct http_head *head);
+
 /* Named in Connection, or one that belongs to a single connection by itself: never forwarded. */
 bool http_is_hop_by_hop(const struct http_head *head, struct span name);
 

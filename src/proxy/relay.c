@@ -92,6 +92,7 @@ static bool build_answer_head(struct request *request, const struct http_head *h
     request->status = head->status;
     request->framing = choose_framing(request, head);
     request->reusable = head->keep_alive;
+    upstream_note_keep_alive(request->upstream, head);
     request->is_sse = is_plain_sse(head);
     memset(request->body_tail, 0, sizeof request->body_tail);
     conn->last = conn->last || request->framing == REQUEST_PLAIN;

@@ -106,6 +106,9 @@ void request_next_try(struct request *request)
     request_drop_upstream(request, false);
     if (stale) {
         request->resend_count++;
+        stats_add(&worker->stats.resends, 1);
+        log_write(&worker->log, LOG_DEBUG, "Request %s: sent again to %s: kept connection closed",
+                  request->log_id, worker->router->backends[request->choice.endpoint].url);
         engines_suspect(worker, request->choice.endpoint);
         request_begin_connecting(request, true);
         return;

@@ -325,6 +325,9 @@ static void write_routing(struct scrape *scrape)
                        SUM(router, matched_bytes));
     metrics_single_u64(writer, "hashtrie_retries_total", METRICS_COUNTER,
                        "Requests tried at another engine.", SUM(router, retries));
+    metrics_single_u64(writer, "hashtrie_resends_total", METRICS_COUNTER,
+                       "Requests sent again because the engine had closed a kept connection.",
+                       SUM(router, resends));
     metrics_single_u64(writer, "hashtrie_retries_denied_total", METRICS_COUNTER,
                        "Requests not tried again because the retry budget was used up.",
                        SUM(router, retries_denied));

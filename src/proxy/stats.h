@@ -54,6 +54,7 @@ struct stats {
     _Atomic uint64_t matched_bytes;
     _Atomic uint64_t reload_timeouts;
     _Atomic uint64_t retries;
+    _Atomic uint64_t resends;
     _Atomic uint64_t retries_denied; /* By the retry budget. */
     _Atomic uint64_t cancelled;      /* Requests whose client went away. */
     _Atomic uint64_t connections;

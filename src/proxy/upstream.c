@@ -1,6 +1,7 @@
 #include "proxy/upstream.h"
 
 #include "base/check.h"
+#include "base/clock.h"
 
 static void on_read(void *user, const char *bytes, size_t size)
 {
@@ -51,11 +52,10 @@ static void on_connected(void *user, enum net_status status)
 static struct upstream *take_idle(struct request *request, size_t endpoint)
 {
     struct worker *worker = request->worker;
-    uint64_t limit_ns = worker->router->config->upstream_idle_timeout_ns;
     struct list *pool = &worker->pools[endpoint];
     while (!list_empty(pool)) {
         struct upstream *upstream = LIST_ITEM(pool->prev, struct upstream, idle);
-        if (net_now_ns() - upstream->idle_since_ns >= limit_ns ||
+        if (net_now_ns() - upstream->idle_since_ns >= upstream->idle_limit_ns ||
             net_stream_is_stale(upstream->stream)) {
             upstream_close(upstream);
             continue;
@@ -64,6 +64,7 @@ static struct upstream *take_idle(struct request *request, size_t endpoint)
         worker->pool_sizes[endpoint]--;
         upstream->request = request;
         upstream->reused = true;
+        upstream->served++;
         upstream->got_bytes = false;
         upstream->paused = false;
         http_parser_reset(upstream->parser, request->to_head);
@@ -79,7 +80,12 @@ static struct upstream *upstream_new(struct request *request, size_t endpoint)
     if (upstream == NULL) {
         return NULL;
     }
-    *upstream = (struct upstream){.worker = worker, .endpoint = endpoint, .request = request};
+    *upstream = (struct upstream){.worker = worker,
+                                  .endpoint = endpoint,
+                                  .request = request,
+                                  .idle_limit_ns = worker->router->config->upstream_idle_timeout_ns,
+                                  .served = 1,
+                                  .served_max = UINT32_MAX};
     list_init(&upstream->idle);
     upstream->parser = http_parser_new(&worker->mem, HTTP_RESPONSES, http_limits_default());
     if (upstream->parser == NULL) {
@@ -108,6 +114,20 @@ struct upstream *upstream_acquire(struct request *request, size_t endpoint, bool
     return upstream != NULL ? upstream : upstream_new(request, endpoint);
 }
 
+void upstream_note_keep_alive(struct upstream *upstream, const struct http_head *head)
+{
+    struct http_keep_alive said = http_keep_alive_of(head);
+    if (said.timeout_s != HTTP_NOT_SAID) {
+        /* A fifth less, for the way there. */
+        uint64_t limit_ns = said.timeout_s * CLOCK_NS_PER_S / 5 * 4;
+        uint64_t own_ns = upstream->worker->router->config->upstream_idle_timeout_ns;
+        upstream->idle_limit_ns = limit_ns < own_ns ? limit_ns : own_ns;
+    }
+    if (said.max != HTTP_NOT_SAID) {
+        upstream->served_max = said.max;
+    }
+}
+
 void upstream_release(struct upstream *upstream, bool reusable)
 {
     struct worker *worker = upstream->worker;
@@ -115,7 +135,7 @@ void upstream_release(struct upstream *upstream, bool reusable)
     upstream->request = NULL;
     if (!reusable || upstream->ended || !upstream->connected || worker->drained ||
         *pool_size >= ROUTER_POOL_IDLE_MAX || net_stream_queued(upstream->stream) > 0 ||
-        worker->router->config->upstream_idle_timeout_ns == 0 ||
+        upstream->idle_limit_ns == 0 || upstream->served >= upstream->served_max ||
         net_stream_read_start(upstream->stream) != NET_OK) {
         upstream_close(upstream);
         return;
@@ -150,12 +170,11 @@ void upstream_free(struct upstream *upstream)
 
 void upstream_sweep(struct worker *worker, uint64_t now_ns)
 {
-    uint64_t limit_ns = worker->router->config->upstream_idle_timeout_ns;
     for (size_t i = 0; i < worker->router->backend_count; i++) {
         while (!list_empty(&worker->pools[i])) {
             struct upstream *oldest = LIST_ITEM(worker->pools[i].next, struct upstream, idle);
-            if (now_ns - oldest->idle_since_ns < limit_ns) {
-                break;
+            if (now_ns - oldest->idle_since_ns < oldest->idle_limit_ns) {
+                break; /* One behind it with a shorter limit has to wait; it is not used. */
             }
             upstream_close(oldest);
         }

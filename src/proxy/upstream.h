@@ -2,8 +2,9 @@
  * Connections to engines, kept alive between requests: one pool per loop and engine.
  *
  * An idle connection is dropped after --upstream-idle-timeout (engines close theirs after 5 s, and
- * a request that meets such a close has to be sent again), when the engine closes it, or when the
- * engine says something unasked.
+ * a request that meets such a close has to be sent again) or a bit before the time that the engine
+ * told in Keep-Alive, after as many requests as it told there, when the engine closes it, or when
+ * it says something unasked.
  */
 #ifndef HASHTRIE_PROXY_UPSTREAM_H
 #define HASHTRIE_PROXY_UPSTREAM_H
@@ -20,6 +21,9 @@ struct upstream {
     size_t endpoint;
     struct request *request; /* NULL: idle. */
     uint64_t idle_since_ns;
+    uint64_t idle_limit_ns; /* It is not kept for longer. */
+    uint32_t served;        /* Requests on it, this one included. */
+    uint32_t served_max;
     bool reused; /* Has carried a request before this one. */
     bool connected;
     bool got_bytes; /* Of the current answer. */
@@ -32,6 +36,8 @@ struct upstream {
  * new one. NULL: no memory or descriptors.
  */
 struct upstream *upstream_acquire(struct request *request, size_t endpoint, bool fresh);
+/* What the engine says in its answer of how long the connection may be kept. */
+void upstream_note_keep_alive(struct upstream *upstream, const struct http_head *head);
 /* The request is done with it. */
 void upstream_release(struct upstream *upstream, bool reusable);
 void upstream_close(struct upstream *upstream);

@@ -1,6 +1,8 @@
 """When another engine is tried, how often, how soon, and what the client gets if none will do."""
 import json
+import random
 import re
+import socket
 import threading
 import time
 
@@ -296,6 +298,82 @@ def test_a_slow_client_is_no_silence_of_the_engine(world):
     router = world.router([world.upstream(handler)], "--idle-timeout", "200ms")
     with Connection(router.address, receive_buffer=65536) as connection:
         connection.send_request("POST", "/v1/chat/completions", chat_body("x"))
-        answer = connection.read_head()
+        connection.read_head()
         time.sleep(1.5)  # The time is what is tested: several limits.
-        assert len(connection.read_body(answer)) == total
+        received = len(connection.pending)
+        connection.pending = b""
+        while received < total:
+            received += len(connection.receive(1 << 20))
+        assert received == total
+
+
+# ---- Kept connections ----
+
+def test_an_engine_says_how_many_requests_a_connection_may_carry(world):
+    upstream = world.upstream(lambda exchange: exchange.answer(
+        headers=[("Keep-Alive", "timeout=5, max=7")]))
+    router = world.router([upstream], "--threads", "1")
+    assert {chat(router, "x").status for _ in range(30)} == {200}
+    assert max(exchange.number for exchange in upstream.exchanges) == 6
+    assert upstream.connections == 5
+    assert scrape(router).total("hashtrie_resends_total") == 0
+
+
+def test_an_engine_says_how_long_a_connection_may_be_idle(world):
+    upstream = world.upstream(lambda exchange: exchange.answer(
+        headers=[("keep-alive", f"max=1000,Timeout={exchange.header('x-timeout')}")]))
+    router = world.router([upstream], "--threads", "1", "--upstream-idle-timeout", "1h")
+    for _ in range(3):
+        assert chat(router, "x", headers=[("X-Timeout", "1")]).status == 200
+    assert upstream.connections == 1
+    assert upstream.exchanges[-1].wait_gone(20)  # The router closes it.
+    for _ in range(3):
+        assert chat(router, "x", headers=[("X-Timeout", "0")]).status == 200
+    assert upstream.connections == 4
+    for timeout in ("x", "-1", "99999999999", ""):  # Not said.
+        assert chat(router, "x", headers=[("X-Timeout", timeout)]).status == 200
+    assert upstream.connections == 5
+
+
+def close_now(exchange):
+    exchange.close()
+
+
+def reset_now(exchange):
+    exchange.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    exchange.socket.close()
+
+
+def close_soon(exchange):
+    """As near to the next request as can be."""
+    exchange.answer(b"fine")
+    time.sleep(random.random() / 1000)
+    exchange.socket.shutdown(socket.SHUT_RDWR)
+    exchange.close()
+
+
+@pytest.mark.load
+@pytest.mark.parametrize("end", [close_now, reset_now, close_soon])
+def test_no_request_is_lost_to_a_connection_that_the_engine_closes(world, end):
+    """An engine that closes after some requests, or idle ones, at the worst moment."""
+    def handler(exchange):
+        if exchange.number == 3 + exchange.socket.fileno() % 5:
+            end(exchange)
+        else:
+            exchange.answer(b"fine")
+
+    upstream = world.upstream(handler)
+    router = world.router([upstream], "--threads", "2")
+
+    def ask_many(number):
+        with Connection(router.address) as connection:
+            return [chat(router, f"{number} " * 2000, connection=connection).body
+                    for _ in range(500)]
+
+    bodies = {body for part in in_parallel(8, ask_many) for body in part}
+    assert bodies == {b"fine"}
+    metrics = scrape(router)
+    assert metrics.total("hashtrie_resends_total") > 0 or end == close_soon
+    assert metrics.total("hashtrie_retries_total") == 0
+    assert metrics.total("vllm:request_errors_total") == 0
+    assert idle(router)
