@@ -102,7 +102,7 @@ static const char *check_nodes(const struct hashtrie *trie, struct recount *sum)
 
 /*
  * Head to tail: every node once, no child before its parent, every child counted. `seen` has a
- * place per slab index: 0 not met yet, else 1 + children met.
+ * place per cell: 0 not met yet, else 1 + children met.
  */
 static const char *check_lru(const struct hashtrie *trie, const struct recount *sum, uint32_t *seen)
 {

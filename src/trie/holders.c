@@ -19,7 +19,16 @@ uint32_t clock_minute(const struct hashtrie *trie)
     return trie->bucket / MINUTE_BUCKETS;
 }
 
-bool holder_is_live(const struct hashtrie *trie, const struct holder *holder)
+/* All entries of the node are too old: none was used later than the node. Theirs alone do not tell:
+ * they come round after 45 days. */
+static bool is_past_age(const struct hashtrie *trie, const struct node *node)
+{
+    return trie->max_age_minutes != 0 &&
+           clock_minute(trie) - node->bucket / MINUTE_BUCKETS > trie->max_age_minutes;
+}
+
+bool holder_is_live(const struct hashtrie *trie, const struct node *node,
+                    const struct holder *holder)
 {
     const struct endpoint *endpoint = &trie->endpoints[holder->endpoint];
     uint32_t now_kib = endpoint_odometer_kib(endpoint);
@@ -31,7 +40,7 @@ bool holder_is_live(const struct hashtrie *trie, const struct holder *holder)
         return false;
     }
     uint16_t age = (uint16_t)(clock_minute(trie) - holder->age_minute);
-    return trie->max_age_minutes == 0 || age <= trie->max_age_minutes;
+    return trie->max_age_minutes == 0 || (age <= trie->max_age_minutes && !is_past_age(trie, node));
 }
 
 /* Words of the block for `count` entries; one lies in the node. */
@@ -100,7 +109,7 @@ static uint32_t copy_live(const struct hashtrie *trie, struct node *node, struct
     struct holder_piece piece = holders_first(trie, node);
     for (; piece.count > 0; holders_next(trie, &piece)) {
         for (uint32_t i = 0; i < piece.count; i++) {
-            if (holder_is_live(trie, &piece.at[i])) {
+            if (holder_is_live(trie, node, &piece.at[i])) {
                 to[count++] = piece.at[i];
             }
         }
@@ -193,6 +202,9 @@ static bool odometer_moved(const struct hashtrie *trie, const struct holder *old
 int holders_touch(struct hashtrie *trie, struct node *node, hashtrie_endpoint endpoint)
 {
     bool changed = node->bucket != trie->bucket;
+    if (is_past_age(trie, node) && node->holder_count != TRIE_HELD_BY_ALL) {
+        holders_free(trie, node);
+    }
     node->bucket = trie->bucket;
     if (node->holder_count == TRIE_HELD_BY_ALL) {
         return changed ? NODE_STATE : 0;
@@ -204,8 +216,8 @@ int holders_touch(struct hashtrie *trie, struct node *node, hashtrie_endpoint en
     if (known == NULL) {
         return add(trie, node, now) ? NODE_STATE : -1;
     }
-    changed =
-        changed || !holder_is_live(trie, known) || odometer_moved(trie, known, now.odometer_kib);
+    changed = changed || !holder_is_live(trie, node, known) ||
+              odometer_moved(trie, known, now.odometer_kib);
     *known = now;
     return changed ? NODE_STATE : 0;
 }
@@ -274,7 +286,7 @@ bool holders_load(struct hashtrie *trie, struct node *node, const struct trie_re
         uint32_t age_minutes = clock_minute(trie) - stored->last_used_s / SECONDS_PER_MINUTE;
         bool too_old = trie->max_age_minutes != 0 && age_minutes > trie->max_age_minutes &&
                        age_minutes <= INT32_MAX; /* Else its clock was ahead of ours. */
-        if (!too_old && holder_is_live(trie, &holder) && !holders_join(trie, node, holder)) {
+        if (!too_old && holder_is_live(trie, node, &holder) && !holders_join(trie, node, holder)) {
             *failed = true;
         }
     }

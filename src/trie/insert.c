@@ -35,7 +35,7 @@ static bool ends_inside_own(const struct hashtrie *trie, const struct walk *walk
     }
     const struct holder *holder = holders_find(trie, node, endpoint);
     return node->holder_count == TRIE_HELD_BY_ALL ||
-           (holder != NULL && holder_is_live(trie, holder));
+           (holder != NULL && holder_is_live(trie, node, holder));
 }
 
 /* Leaves the end of the path in trie->pinned (NODE_NONE: not even a namespace). False: no room for
@@ -73,7 +73,7 @@ static size_t held_length(const struct hashtrie *trie, const struct hashtrie_key
         struct node *node = node_at(trie, index);
         const struct holder *holder = holders_find(trie, node, endpoint);
         if (node->holder_count == TRIE_HELD_BY_ALL ||
-            (holder != NULL && holder_is_live(trie, holder))) {
+            (holder != NULL && holder_is_live(trie, node, holder))) {
             size_t end = node_depth_end(node);
             return end < key->count ? end : key->count;
         }

@@ -156,7 +156,8 @@ void lru_remove(struct hashtrie *trie, uint32_t index);
 /* ---- holders.c ---- */
 
 uint32_t clock_minute(const struct hashtrie *trie);
-bool holder_is_live(const struct hashtrie *trie, const struct holder *holder);
+bool holder_is_live(const struct hashtrie *trie, const struct node *node,
+                    const struct holder *holder);
 /* Live or not; NULL: none, also where the node counts as held by all. */
 struct holder *holders_find(const struct hashtrie *trie, struct node *node,
                             hashtrie_endpoint endpoint);

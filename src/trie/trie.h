@@ -104,7 +104,7 @@ size_t trie_dirty_count(const struct hashtrie *trie);
 bool trie_checkpoint_due(const struct hashtrie *trie);
 
 /*
- * Everything up to now gets a number; once trie_dirty_oldest() is past it, all of it is in the
+ * Everything up to now gets a number; once trie_dirty_done() says so, all of it is in the
  * store. This is how a checkpoint knows that it is complete: mark = trie_dirty_mark(); write
  * batches until trie_dirty_done(mark).
  */

@@ -69,7 +69,7 @@ static void list_holders(struct hashtrie *trie, struct node *node, uint32_t chun
         for (uint32_t i = 0; i < piece.count && out->holder_count < HASHTRIE_HOLDERS_MAX; i++) {
             const struct holder *holder = &piece.at[i];
             struct endpoint *endpoint = &trie->endpoints[holder->endpoint];
-            if (endpoint->match_seen == trie->match_number || !holder_is_live(trie, holder)) {
+            if (endpoint->match_seen == trie->match_number || !holder_is_live(trie, node, holder)) {
                 continue;
             }
             endpoint->match_seen = trie->match_number;

@@ -165,6 +165,22 @@ static void entries_age_by_time(void **state)
     assert_int_equal(match(fixture, NOW_S).holders[0].chunk_count, 4);
 }
 
+/* Entries have 16 bits of minutes: after 45 days they come round. */
+static void entries_that_aged_stay_aged(void **state)
+{
+    const uint64_t round_s = NOW_S + UINT64_C(65536) * 60;
+    struct fixture *fixture = *state;
+    hashtrie_endpoint a = add(fixture, "http://a");
+    hashtrie_endpoint b = add(fixture, "http://b");
+    insert(fixture, a, 20, NOW_S);
+    assert_int_equal(match(fixture, round_s).holder_count, 0);
+    insert(fixture, b, 10, round_s);
+    struct hashtrie_match found = match(fixture, round_s);
+    assert_int_equal(found.holder_count, 1);
+    assert_int_equal(found.holders[0].endpoint, b);
+    assert_int_equal(found.holders[0].chunk_count, 10);
+}
+
 static void too_many_holders_count_as_all(void **state)
 {
     struct fixture *fixture = *state;
@@ -392,6 +408,7 @@ int main(void)
         CASE(a_restarted_engine_holds_nothing),
         CASE(capacity_ages_what_the_engine_must_have_evicted),
         cmocka_unit_test_setup_teardown(entries_age_by_time, setup_ageing, teardown),
+        cmocka_unit_test_setup_teardown(entries_that_aged_stay_aged, setup_ageing, teardown),
         CASE(too_many_holders_count_as_all),
         CASE(gone_holders_make_room),
         CASE(a_restored_endpoint_goes_on),
