@@ -107,7 +107,8 @@ static enum hashtrie_status scan_slice(struct hashtrie_store *store, struct filt
         status = env_status(mdb_cursor_get(slice.cursor, &key, &value, MDB_NEXT));
     }
     if (status == HASHTRIE_OK) {
-        status = key.mv_size == EDGE_KEY_SIZE ? HASHTRIE_OK : HASHTRIE_ECORRUPT;
+        bool good = key.mv_size == EDGE_KEY_SIZE && env_goes_on(&key, from, EDGE_KEY_SIZE);
+        status = good ? HASHTRIE_OK : HASHTRIE_ECORRUPT;
     }
     if (status == HASHTRIE_OK) {
         memcpy(from, key.mv_data, EDGE_KEY_SIZE);
@@ -180,7 +181,13 @@ static bool build_filter(struct hashtrie_store *store)
         (void)atomic_fetch_sub_explicit(&store->filter_removed, removed_before,
                                         memory_order_relaxed);
     }
-    return complete;
+    if (status == HASHTRIE_ECORRUPT) { /* Looking again would find the same. */
+        counter_add(&store->counters.corrupt, 1);
+        store_event(store, HASHTRIE_EVENT_ERROR,
+                    "the list of nodes is damaged, and cannot be read to its end: whatever is not "
+                    "in memory is asked for on disk; see `hashtrie-dump verify`");
+    }
+    return complete || status == HASHTRIE_ECORRUPT;
 }
 
 /* ---- Reading ahead ---- */

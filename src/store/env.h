@@ -125,4 +125,12 @@ static inline MDB_val env_val(const void *bytes, size_t size)
     return value;
 }
 
+/* Whether a scan that began at `from` goes on behind it: keys out of order, which is damage, could
+ * lead it in a circle. */
+static inline bool env_goes_on(const MDB_val *key, const unsigned char *from, size_t size)
+{
+    int order = memcmp(key->mv_data, from, key->mv_size < size ? key->mv_size : size);
+    return order > 0 || (order == 0 && key->mv_size > size);
+}
+
 #endif

@@ -116,7 +116,7 @@ static enum hashtrie_status nodes_slice(struct exporting *exporting)
     MDB_val value;
     status = env_status(mdb_cursor_get(slice.cursor, &key, &value, MDB_SET_RANGE));
     for (int i = 0; i < NODES_PER_SLICE && status == HASHTRIE_OK; i++) {
-        if (key.mv_size != EDGE_KEY_SIZE) {
+        if (key.mv_size != EDGE_KEY_SIZE || !reader_place_reached(place, key.mv_data)) {
             status = HASHTRIE_ECORRUPT;
             break;
         }

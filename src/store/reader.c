@@ -159,7 +159,7 @@ static enum hashtrie_status endpoints_slice(struct hashtrie_reader *reader, uint
     status = env_status(mdb_cursor_get(slice.cursor, &key, &value, MDB_SET_RANGE));
     *count = 0;
     while (status == HASHTRIE_OK && *count < ENDPOINTS_PER_SLICE) {
-        if (key.mv_size == ENDPOINT_KEY_SIZE) {
+        if (key.mv_size == ENDPOINT_KEY_SIZE && record_get_u32(key.mv_data) >= *from) {
             uint32_t id = record_get_u32(key.mv_data);
             *count += record_decode_endpoint(value.mv_data, value.mv_size, id, &records[*count]);
             *from = (uint64_t)id + 1;
@@ -303,6 +303,9 @@ static enum hashtrie_status edge_at(struct scan *scan, const MDB_val *key, uint6
         return HASHTRIE_ECORRUPT;
     }
     const unsigned char *name = key->mv_data;
+    if (memcmp(name, scan->next, EDGE_KEY_SIZE) < 0) {
+        return HASHTRIE_ECORRUPT; /* Keys out of order could lead in a circle. */
+    }
     memcpy(scan->next, name, EDGE_KEY_SIZE);
     *prefix = record_get_u64(name);
     *fp = record_get_u32(name + 8);
@@ -331,6 +334,12 @@ static enum hashtrie_status nodes_slice(struct scan *scan)
             reader_read_node(scan->reader, slice.txn, prefix, fp, &scan->found.nodes[scan->count]);
         scan->count += read == HASHTRIE_OK;
         scan->corrupt += read != HASHTRIE_OK;
+        struct hashtrie_reader_place place = {0};
+        if (!reader_place_after(&place, prefix, fp)) {
+            status = HASHTRIE_ENOENT;
+            break;
+        }
+        record_edge_key(scan->next, place.prefix, place.fingerprint);
         status = env_status(mdb_cursor_get(slice.cursor, &key, &value, MDB_NEXT));
     }
     reader_slice_end(&slice);

@@ -39,6 +39,9 @@ enum hashtrie_status reader_read_node(struct hashtrie_reader *reader, MDB_txn *t
 
 /* ---- scan.c ---- */
 
+/* Whether an edge's key is not before a place, as all are that a scan meets there but in a damaged
+ * file. */
+bool reader_place_reached(const struct hashtrie_reader_place *place, const unsigned char *key);
 /* Moves a place behind a key; false: there is none. */
 bool reader_place_after(struct hashtrie_reader_place *place, uint64_t prefix, uint32_t fp);
 

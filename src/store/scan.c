@@ -52,7 +52,8 @@ static enum hashtrie_status rows_slice(struct row_scan *scan)
     for (int i = 0; i < ROWS_PER_SLICE && status == HASHTRIE_OK; i++) {
         struct trie_record record;
         struct trie_stored_holder holders[HASHTRIE_HOLDERS_MAX];
-        if (key.mv_size != ROW_KEY_SIZE || record_get_u64(key.mv_data) == UINT64_MAX) {
+        if (key.mv_size != ROW_KEY_SIZE || record_get_u64(key.mv_data) == UINT64_MAX ||
+            record_get_u64(key.mv_data) < scan->next) {
             status = HASHTRIE_ECORRUPT;
             break;
         }
@@ -97,6 +98,13 @@ enum hashtrie_status hashtrie_reader_rows(struct hashtrie_reader *reader,
 
 /* ---- By key ---- */
 
+bool reader_place_reached(const struct hashtrie_reader_place *place, const unsigned char *key)
+{
+    unsigned char name[EDGE_KEY_SIZE];
+    record_edge_key(name, place->prefix, place->fingerprint);
+    return memcmp(key, name, sizeof name) >= 0;
+}
+
 bool reader_place_after(struct hashtrie_reader_place *place, uint64_t prefix, uint32_t fp)
 {
     place->fingerprint = fp + 1;
@@ -123,7 +131,7 @@ enum hashtrie_status hashtrie_reader_slice(struct hashtrie_reader *reader,
     MDB_val value;
     status = env_status(mdb_cursor_get(slice.cursor, &key, &value, MDB_SET_RANGE));
     for (size_t looked = 0; looked < node_count_max && status == HASHTRIE_OK; looked++) {
-        if (key.mv_size != EDGE_KEY_SIZE) {
+        if (key.mv_size != EDGE_KEY_SIZE || !reader_place_reached(place, key.mv_data)) {
             status = HASHTRIE_ECORRUPT;
             break;
         }

@@ -317,7 +317,8 @@ static enum hashtrie_status scan_slice(struct verify *verify, enum env_db db, ch
         verify->done++;
         status = env_status(mdb_cursor_get(slice.cursor, &entry.key, &entry.value, MDB_NEXT));
     }
-    if (status == HASHTRIE_OK && entry.key.mv_size > sizeof position->bytes) {
+    if (status == HASHTRIE_OK && (entry.key.mv_size > sizeof position->bytes ||
+                                  !env_goes_on(&entry.key, position->bytes, position->size))) {
         status = HASHTRIE_ECORRUPT;
     }
     if (status == HASHTRIE_OK) {

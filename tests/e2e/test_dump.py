@@ -323,6 +323,41 @@ def test_watch_elsewhere(world):
         assert watch.stdout.read() is not None  # Ends when nobody writes any more.
 
 
+def disorder_edges(store):
+    """Keys of one length in a leaf page are those of edges; in half of these pages they go back to
+    the beginning, as no sound file has them. Nothing tells the router to look before it opens."""
+    path = store / "data.mdb"
+    pages = bytearray(path.read_bytes())
+    found = []
+    for at in range(2 * 4096, len(pages), 4096):
+        number, _, flags, lower, upper = struct.unpack_from("<QHHHH", pages, at)
+        if flags != 2 or number != at // 4096 or not 16 < lower <= upper <= 4096:
+            continue
+        places = struct.unpack_from(f"<{(lower - 16) // 2}H", pages, at + 16)
+        if all(struct.unpack_from("<H", pages, at + place + 6)[0] == 12 for place in places):
+            found.append((at, places))
+    assert len(found) > 20
+    for at, places in found[len(found) // 2:]:
+        for place in places:
+            pages[at + place + 8:at + place + 16] = bytes(8)
+    path.write_bytes(pages)
+    stat = path.stat()
+    (store / "mark").write_text(f"clean {stat.st_size} {stat.st_mtime_ns}\n")
+
+
+def test_keys_out_of_order_lead_nobody_in_a_circle(world, tmp_path):
+    store = tmp_path / "disorder"
+    subprocess.run([binary("fill-store"), store, "20"], check=True, capture_output=True)
+    disorder_edges(store)
+    assert "what follows was not looked at" in dump("verify", store, status=1)
+    for arguments in (["export", store, tmp_path / "stream"], ["tree", store],
+                      ["diff", store, store], ["stats", store], ["endpoints", store]):
+        subprocess.run([DUMP, *map(str, arguments)], capture_output=True, timeout=60 * SLOW)
+    router = world.router(world.engines(1), store=store)
+    router.wait_line("the list of nodes is damaged")
+    router.wait_line("read ahead")
+
+
 def test_what_is_no_store_is_told(world, tmp_path):
     """By the router, too: `invalid argument` alone helps nobody."""
     (tmp_path / "file").write_text("x")
