@@ -11,6 +11,7 @@
 enum {
     MINUTE_BUCKETS = 60 / TRIE_BUCKET_SECONDS,
     SECONDS_PER_MINUTE = 60,
+    FORGET_MINUTES = 1 << 14, /* 11 days: with the largest age, below what 16 bits tell apart. */
     HOLDER_WORDS = sizeof(struct holder) / 4,
 };
 
@@ -19,12 +20,19 @@ uint32_t clock_minute(const struct hashtrie *trie)
     return trie->bucket / MINUTE_BUCKETS;
 }
 
-/* All entries of the node are too old: none was used later than the node. Theirs alone do not tell:
- * they come round after 45 days. */
-static bool is_past_age(const struct hashtrie *trie, const struct node *node)
+/* The latest minute not after the node's own last use that has these low 16 bits. */
+static uint32_t last_used_minute(const struct node *node, const struct holder *holder)
+{
+    uint32_t newest = node->bucket / MINUTE_BUCKETS;
+    uint16_t back = (uint16_t)(newest - holder->age_minute);
+    return back > newest ? 0 : newest - back;
+}
+
+static bool is_too_old(const struct hashtrie *trie, const struct node *node,
+                       const struct holder *holder)
 {
     return trie->max_age_minutes != 0 &&
-           clock_minute(trie) - node->bucket / MINUTE_BUCKETS > trie->max_age_minutes;
+           clock_minute(trie) - last_used_minute(node, holder) > trie->max_age_minutes;
 }
 
 bool holder_is_live(const struct hashtrie *trie, const struct node *node,
@@ -39,8 +47,7 @@ bool holder_is_live(const struct hashtrie *trie, const struct node *node,
     if (endpoint->capacity_kib != 0 && moved_kib > endpoint->capacity_kib) {
         return false;
     }
-    uint16_t age = (uint16_t)(clock_minute(trie) - holder->age_minute);
-    return trie->max_age_minutes == 0 || (age <= trie->max_age_minutes && !is_past_age(trie, node));
+    return !is_too_old(trie, node, holder);
 }
 
 /* Words of the block for `count` entries; one lies in the node. */
@@ -199,12 +206,30 @@ static bool odometer_moved(const struct hashtrie *trie, const struct holder *old
     return capacity_kib != 0 && now_kib - old->odometer_kib > capacity_kib / ODOMETER_STATE_PARTS;
 }
 
+/*
+ * Minutes have 16 bits: an entry that nobody uses, on a node that others do, would look fresh again
+ * after 45 days. Well before that it is put below its endpoint's fence.
+ */
+static void forget_old(struct hashtrie *trie, struct node *node)
+{
+    uint32_t then = node->bucket / MINUTE_BUCKETS / FORGET_MINUTES;
+    if (trie->max_age_minutes == 0 || then == clock_minute(trie) / FORGET_MINUTES) {
+        return;
+    }
+    struct holder_piece piece = holders_first(trie, node);
+    for (; piece.count > 0; holders_next(trie, &piece)) {
+        for (uint32_t i = 0; i < piece.count; i++) {
+            if (is_too_old(trie, node, &piece.at[i])) {
+                piece.at[i].odometer_kib = trie->endpoints[piece.at[i].endpoint].fence - 1;
+            }
+        }
+    }
+}
+
 int holders_touch(struct hashtrie *trie, struct node *node, hashtrie_endpoint endpoint)
 {
+    forget_old(trie, node);
     bool changed = node->bucket != trie->bucket;
-    if (is_past_age(trie, node) && node->holder_count != TRIE_HELD_BY_ALL) {
-        holders_free(trie, node);
-    }
     node->bucket = trie->bucket;
     if (node->holder_count == TRIE_HELD_BY_ALL) {
         return changed ? NODE_STATE : 0;
@@ -240,25 +265,16 @@ bool holders_join(struct hashtrie *trie, struct node *node, struct holder holder
     return true;
 }
 
-/* Unix seconds of an entry's last use: the latest time not after the node's own that has these low
- * 16 bits. */
-static uint32_t last_used_s(const struct node *node, const struct holder *holder)
-{
-    uint32_t newest = node->bucket / MINUTE_BUCKETS;
-    uint16_t back = (uint16_t)(newest - holder->age_minute);
-    return (back > newest ? 0 : newest - back) * SECONDS_PER_MINUTE;
-}
-
 size_t holders_store(const struct hashtrie *trie, struct node *node, struct trie_stored_holder *to)
 {
     struct holder live[HASHTRIE_HOLDERS_MAX];
     uint32_t count = copy_live(trie, node, live);
     for (uint32_t i = 0; i < count; i++) {
         const struct endpoint *endpoint = &trie->endpoints[live[i].endpoint];
-        to[i] = (struct trie_stored_holder){.id = endpoint->id,
-                                            .last_used_s = last_used_s(node, &live[i]),
-                                            .odometer_kib =
-                                                live[i].odometer_kib + endpoint->stored_ahead};
+        to[i] = (struct trie_stored_holder){
+            .id = endpoint->id,
+            .last_used_s = last_used_minute(node, &live[i]) * SECONDS_PER_MINUTE,
+            .odometer_kib = live[i].odometer_kib + endpoint->stored_ahead};
     }
     return count;
 }

@@ -181,6 +181,32 @@ static void entries_that_aged_stay_aged(void **state)
     assert_int_equal(found.holders[0].chunk_count, 10);
 }
 
+/* Ages are kept in 16 bits of minutes: 45.5 days. */
+static void an_old_entry_stays_old(void **state)
+{
+    struct fixture *fixture = *state;
+    enum { DAY_S = 86400 };
+    hashtrie_endpoint idle = 0;
+    hashtrie_endpoint busy = 0;
+    assert_int_equal(hashtrie_endpoint_add(fixture->trie, "http://idle", "m", &idle), HASHTRIE_OK);
+    assert_int_equal(hashtrie_endpoint_add(fixture->trie, "http://busy", "m", &busy), HASHTRIE_OK);
+    struct hashtrie_key shared = test_key_view(&fixture->key);
+    struct hashtrie_key alone = shared;
+    alone.namespace_hash++;
+    assert_int_equal(hashtrie_insert(fixture->trie, &alone, idle, NOW_S), HASHTRIE_OK);
+    assert_int_equal(hashtrie_insert(fixture->trie, &shared, idle, NOW_S), HASHTRIE_OK);
+    struct hashtrie_match match;
+    for (uint64_t day = 1; day < 100; day++) {
+        uint64_t now_s = NOW_S + day * DAY_S + 1800;
+        hashtrie_match(fixture->trie, &alone, now_s, &match);
+        assert_int_equal(match.holder_count, 0);
+        assert_int_equal(hashtrie_insert(fixture->trie, &shared, busy, now_s), HASHTRIE_OK);
+        hashtrie_match(fixture->trie, &shared, now_s, &match);
+        assert_int_equal(match.holder_count, 1);
+        assert_int_equal(match.holders[0].endpoint, busy);
+    }
+}
+
 static void too_many_holders_count_as_all(void **state)
 {
     struct fixture *fixture = *state;
@@ -409,6 +435,7 @@ int main(void)
         CASE(capacity_ages_what_the_engine_must_have_evicted),
         cmocka_unit_test_setup_teardown(entries_age_by_time, setup_ageing, teardown),
         cmocka_unit_test_setup_teardown(entries_that_aged_stay_aged, setup_ageing, teardown),
+        cmocka_unit_test_setup_teardown(an_old_entry_stays_old, setup_ageing, teardown),
         CASE(too_many_holders_count_as_all),
         CASE(gone_holders_make_room),
         CASE(a_restored_endpoint_goes_on),
