@@ -92,6 +92,7 @@ struct config {
     bool health_checks;
     uint64_t health_check_interval_ns;
     uint64_t health_check_timeout_ns;
+    uint64_t client_stall_timeout_ns; /* A client that reads nothing of what waits for it. */
     uint64_t reload_timeout_ns;
     uint64_t body_bytes_max;
     uint64_t buffered_bytes_max; /* All request bodies together. */

@@ -141,6 +141,16 @@ const struct option options[OPTION_ID_COUNT] = {
                              .field = FIELD(idle_timeout_ns),
                              .help = "How long a backend may pause in the middle of an answer "
                                      "before that is cut off."},
+    [OPTION_CLIENT_STALL_TIMEOUT] = {.flag = "--client-stall-timeout",
+                                     .metavar = "DURATION",
+                                     .kind = OPTION_DURATION,
+                                     .fallback = "1m",
+                                     .min = 100 * MS,
+                                     .max = HOUR,
+                                     .field = FIELD(client_stall_timeout_ns),
+                                     .help = "How long a client may read nothing of an answer that "
+                                             "waits for it before it is cut off. Checked once a "
+                                             "second."},
     [OPTION_ENGINE_STATS_INTERVAL] =
         {.flag = "--engine-stats-interval",
          .metavar = "DURATION",

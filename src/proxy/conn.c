@@ -283,19 +283,21 @@ static void leave(struct conn *conn)
     worker_conn_gone(conn->worker);
 }
 
-void conn_close(struct conn *conn)
-{
-    if (conn->stream != NULL) {
-        REQUIRE(is_reading(conn));
-        net_stream_close(conn->stream);
-        leave(conn);
-    }
-}
-
 void conn_cut(struct conn *conn)
 {
     if (conn->stream != NULL) {
         net_stream_reset(conn->stream);
+        leave(conn);
+    }
+}
+
+void conn_close(struct conn *conn)
+{
+    if (conn->stuck) {
+        conn_cut(conn);
+    } else if (conn->stream != NULL) {
+        REQUIRE(is_reading(conn));
+        net_stream_close(conn->stream);
         leave(conn);
     }
 }
@@ -355,12 +357,19 @@ static void note_progress(struct conn *conn, uint64_t now_ns)
 }
 
 /* The answer that is queued will not be read: it must not look whole. */
-static void give_up(struct conn *conn)
+static void give_up(struct conn *conn, uint64_t quiet_ns)
 {
     log_write(&conn->worker->log, LOG_WARNING,
-              "A client has read nothing of its answer for %llu s: cut off",
-              (unsigned long long)(ROUTER_STUCK_NS / CLOCK_NS_PER_S));
-    conn_cut(conn);
+              "A client has read nothing of its answer for %.1f s: cut off",
+              (double)quiet_ns / (double)CLOCK_NS_PER_S);
+    stats_add(&conn->worker->stats.stalled_clients, 1);
+    conn->stuck = true;
+    conn_abort(conn);
+}
+
+static bool is_stuck(const struct conn *conn, uint64_t quiet_ns)
+{
+    return quiet_ns > conn->worker->router->config->client_stall_timeout_ns;
 }
 
 /* How long a connection may be quiet that waits for a request, or for more of one. */
@@ -389,8 +398,8 @@ static void sweep_reading(struct conn *conn, uint64_t now_ns, uint64_t quiet_ns)
             conn_close(conn);
         }
     } else if (net_stream_queued(conn->stream) > 0) {
-        if (quiet_ns > ROUTER_STUCK_NS) {
-            give_up(conn);
+        if (is_stuck(conn, quiet_ns)) {
+            give_up(conn, quiet_ns);
         }
     } else if (quiet_ns > quiet_limit_ns(conn) || holds_up_others(conn, now_ns)) {
         conn_close(conn);
@@ -408,8 +417,8 @@ void conn_sweep(struct conn *conn, uint64_t now_ns)
     }
     uint64_t quiet_ns = now_ns - conn->active_ns;
     if (conn->lingering) {
-        if (queued && quiet_ns > ROUTER_STUCK_NS) {
-            give_up(conn);
+        if (queued && is_stuck(conn, quiet_ns)) {
+            give_up(conn, quiet_ns);
         } else if (!queued && quiet_ns > ROUTER_LINGER_NS) {
             conn_close(conn);
         }
@@ -417,6 +426,10 @@ void conn_sweep(struct conn *conn, uint64_t now_ns)
     }
     if (is_reading(conn)) {
         sweep_reading(conn, now_ns, quiet_ns);
+        return;
+    }
+    if (queued && is_stuck(conn, quiet_ns)) {
+        give_up(conn, quiet_ns); /* And its engine goes free. */
         return;
     }
     /* Reading has stopped: its end would not be seen otherwise. */

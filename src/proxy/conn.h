@@ -28,6 +28,7 @@ struct conn {
     bool paused;        /* Not read, because too many bodies are in memory. */
     bool last;          /* No request is taken after this one. */
     bool lingering;     /* All is written or queued; waits for the client to read it. */
+    bool stuck;         /* Its client reads nothing: it ends with a reset. */
     bool peer_ended;    /* The client's side has ended while its answer was still queued. */
 };
 

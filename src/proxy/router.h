@@ -44,8 +44,6 @@ enum {
 #define ROUTER_FINISH_NS      (30 * UINT64_C(1000000000)) /* A body that others have to wait for. */
 #define ROUTER_LINGER_NS \
     (2 * UINT64_C(1000000000)) /* After the last answer, for the client to read it. */
-#define ROUTER_STUCK_NS \
-    (60 * UINT64_C(1000000000)) /* A client that reads nothing of its last answer. */
 
 /* An engine. Numbered as in the fleet. */
 struct backend {

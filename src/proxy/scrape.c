@@ -333,6 +333,9 @@ static void write_routing(struct scrape *scrape)
                        SUM(router, retries_denied));
     metrics_single_u64(writer, "hashtrie_cancelled_requests_total", METRICS_COUNTER,
                        "Requests whose client went away.", SUM(router, cancelled));
+    metrics_single_u64(writer, "hashtrie_stalled_clients_total", METRICS_COUNTER,
+                       "Clients cut off because they read nothing of their answer.",
+                       SUM(router, stalled_clients));
     metrics_single_u64(writer, "hashtrie_client_connections_total", METRICS_COUNTER,
                        "Connections accepted.", SUM(router, connections));
     metrics_single_u64(writer, "hashtrie_reload_timeouts_total", METRICS_COUNTER,

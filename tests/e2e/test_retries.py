@@ -377,3 +377,40 @@ def test_no_request_is_lost_to_a_connection_that_the_engine_closes(world, end):
     assert metrics.total("hashtrie_retries_total") == 0
     assert metrics.total("vllm:request_errors_total") == 0
     assert idle(router)
+
+
+# ---- Clients that stop reading ----
+
+def endless(exchange):
+    exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (1 << 40))
+    while True:
+        exchange.send(b"x" * 65536)  # Ends when the router closes.
+
+
+@pytest.mark.smoke
+def test_a_client_that_stops_reading_frees_its_engine(world):
+    upstream = world.upstream(endless)
+    router = world.router([upstream], "--client-stall-timeout", "1s")
+    with Connection(router.address, receive_buffer=65536) as connection:
+        connection.send_request("POST", "/v1/chat/completions", chat_body("x"))
+        connection.read_head()
+        router.wait_line(r"warning A client has read nothing of its answer for \d+\.\d s: cut off")
+        assert upstream.exchanges[0].wait_gone()
+        wait_until(lambda: idle(router))
+        assert scrape(router).total("hashtrie_stalled_clients_total") == 1
+        with pytest.raises(ConnectionError):  # A reset: it does not look whole.
+            while connection.receive():
+                pass
+
+
+def test_a_client_that_reads_slowly_is_not_cut_off(world):
+    upstream = world.upstream(endless)
+    router = world.router([upstream], "--client-stall-timeout", "2s")
+    with Connection(router.address, receive_buffer=65536) as connection:
+        connection.send_request("POST", "/v1/chat/completions", chat_body("x"))
+        connection.read_head()
+        for _ in range(20):
+            connection.receive(20000)
+            time.sleep(0.25)  # Over five seconds, twice the limit, though no second without a byte.
+        assert scrape(router).total("hashtrie_stalled_clients_total") == 0
+        assert not upstream.exchanges[0].gone.is_set()
