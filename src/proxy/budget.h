@@ -24,7 +24,7 @@ struct budget {
     uint64_t retry_sum;
 };
 
-/* `now_s`: any clock of whole seconds. */
+/* `now_s`: of a clock that is not set back. */
 void budget_add_request(struct budget *budget, uint64_t now_s);
 /* True: a retry is granted, and counted. `share`: of the requests, 0.2 for a fifth. */
 bool budget_take_retry(struct budget *budget, double share, uint64_t now_s);

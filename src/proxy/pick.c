@@ -338,7 +338,7 @@ static uint64_t record_locked(struct request *request, uint64_t now_s)
     request->queued_bytes = route_endpoint_load(router->fleet, endpoint).queued_bytes;
     arrivals_add(&router->arrivals[endpoint], now_s);
     if (request->excluded_count == 0) {
-        budget_add_request(&router->retry_budget, now_s);
+        budget_add_request(&router->retry_budget, net_now_ns() / CLOCK_NS_PER_S);
     }
     if (uses_trie(request)) {
         /* Full, or no memory: counted by the trie, and the request goes its way all the same. */

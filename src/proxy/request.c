@@ -277,8 +277,7 @@ static enum step step_routing(struct request *request)
         break;
     case PICK_NOBODY:
         if (request->excluded_count > 0) {
-            answer_error(request, 502, "No engine could be reached (%s).",
-                         net_status_text(request->failure));
+            answer_error(request, 502, "No engine is left that could be tried.");
         } else {
             answer_error(request, 503,
                          "Model '%s' is temporarily unavailable. Please try again later.",
@@ -389,7 +388,9 @@ static enum step step_waiting(struct request *request)
         request_first_byte(request);
         net_timer_stop(request->timer);
         request->idle_ticks = 0;
-        start_idle_timer(request);
+        if (!request->complete) {
+            start_idle_timer(request);
+        }
         sm_move(&request->sm, REQUEST_RELAYING);
         return STEP_NEXT;
     }

@@ -62,7 +62,7 @@ static bool may_try_another(struct request *request)
     bool other =
         route_has_other(router->fleet, request->model, request->excluded, request->excluded_count);
     bool granted = other && budget_take_retry(&router->retry_budget, router->config->retry_budget,
-                                              net_unix_ns() / CLOCK_NS_PER_S);
+                                              net_now_ns() / CLOCK_NS_PER_S);
     hashtrie_unlock(router->trie);
     if (other && !granted) {
         stats_add(&worker->stats.retries_denied, 1);

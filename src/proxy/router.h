@@ -34,10 +34,8 @@ enum {
     ROUTER_BACKOFF_DOUBLINGS_MAX = 4,
 };
 
-#define ROUTER_BACKOFF_NS \
-    (20 *                 \
-     UINT64_C(1000000)) /* Before the second retry of a request; doubled before each further. */
-#define ROUTER_SWEEP_NS (1000 * UINT64_C(1000000)) /* Timeouts below are checked so often. */
+#define ROUTER_BACKOFF_NS (20 * UINT64_C(1000000))   /* Before the second retry; then doubled. */
+#define ROUTER_SWEEP_NS   (1000 * UINT64_C(1000000)) /* Timeouts below are checked so often. */
 #define ROUTER_CLIENT_IDLE_NS \
     (120 * UINT64_C(1000000000)) /* A client's connection between requests. */
 #define ROUTER_CLIENT_READ_NS (60 * UINT64_C(1000000000)) /* A request that stops coming in. */
