@@ -33,7 +33,8 @@
 extern "C" {
 #endif
 
-#define HASHTRIE_HOLDERS_MAX       64U    /* A node with more counts as held by every endpoint. */
+#define HASHTRIE_HOLDERS_MAX \
+    64U /* A node with more counts as held by every endpoint, while it is known. */
 #define HASHTRIE_ENDPOINTS_MAX     65535U /* Known at one time. */
 #define HASHTRIE_ENDPOINT_TEXT_MAX 2048U  /* Bytes of a name, a model or a generation. */
 #define HASHTRIE_BUDGET_MIN        (UINT64_C(1) << 20)

@@ -102,7 +102,7 @@ static enum hashtrie_status read_figures(struct hashtrie_store *store)
     store->newest_bucket = (uint32_t)(bucket <= UINT32_MAX ? bucket : now_bucket);
     store->chunk_count = meta_or(store, txn, META_CHUNK_COUNT, 0);
     uint64_t next_id = meta_or(store, txn, META_NEXT_ENDPOINT_ID, ID_AFTER_DAMAGE);
-    store->changes.next_id = next_id < UINT32_MAX ? (uint32_t)next_id : ID_AFTER_DAMAGE;
+    store->changes.next_id = next_id <= TRIE_STORED_ID_MAX ? (uint32_t)next_id : ID_AFTER_DAMAGE;
     if (!store->opened) {
         store->opened = true;
         store->reloads_found_before = meta_or(store, txn, META_RELOADS_FOUND, 0);

@@ -335,11 +335,20 @@ uint32_t trie_endpoint_next_id(const struct hashtrie *trie)
     return trie->next_endpoint_id;
 }
 
+/* Later ones get ids past a stored one, whatever the store says is next. */
+static void id_is_taken(struct hashtrie *trie, uint32_t id)
+{
+    if (trie->next_endpoint_id <= id) {
+        trie->next_endpoint_id = id + 1;
+    }
+}
+
 enum hashtrie_status trie_endpoint_restore(struct hashtrie *trie,
                                            const struct trie_endpoint *endpoint)
 {
     if (!text_fits(endpoint->name) || !text_fits(endpoint->model) ||
-        !text_fits(endpoint->generation) || endpoint->name[0] == '\0') {
+        !text_fits(endpoint->generation) || endpoint->name[0] == '\0' ||
+        endpoint->id > TRIE_STORED_ID_MAX) {
         return HASHTRIE_EINVAL;
     }
     if (slot_find(trie, endpoint->name) != SIZE_MAX ||
@@ -358,9 +367,7 @@ enum hashtrie_status trie_endpoint_restore(struct hashtrie *trie,
     /* All that is stored of it lies above, and there is as much room again for what is still to
      * come. */
     restored->fence = endpoint->odometer_kib - FENCE_SPAN_KIB;
-    if (trie->next_endpoint_id <= endpoint->id) {
-        trie->next_endpoint_id = endpoint->id + 1;
-    }
+    id_is_taken(trie, endpoint->id);
     return HASHTRIE_OK;
 }
 
@@ -386,6 +393,9 @@ void trie_endpoints_renumber(struct hashtrie *trie, uint32_t first_id)
 enum hashtrie_status trie_endpoint_adopt(struct hashtrie *trie,
                                          const struct trie_endpoint *endpoint)
 {
+    if (endpoint->id > TRIE_STORED_ID_MAX) {
+        return HASHTRIE_EINVAL;
+    }
     size_t slot = slot_find(trie, endpoint->name);
     if (slot == SIZE_MAX || endpoint_slot_of_id(trie, endpoint->id) >= 0) {
         return HASHTRIE_EEXIST;
@@ -406,6 +416,7 @@ enum hashtrie_status trie_endpoint_adopt(struct hashtrie *trie,
     id_remove(trie, known->id);
     known->id = endpoint->id;
     id_insert(trie, known->id, slot);
+    id_is_taken(trie, known->id);
     /* Where it began here is where it ended there: what is stored lies below. */
     known->stored_ahead = endpoint->odometer_kib - FENCE_FIRST_KIB;
     known->fence = (uint32_t)FENCE_FIRST_KIB - FENCE_SPAN_KIB;

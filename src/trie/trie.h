@@ -19,7 +19,8 @@ enum {
     TRIE_RUN_LENGTH_MAX = 1000,    /* Chunks of one node: a stored run fits one 4 KiB page. */
     TRIE_TAKE_NODES_PER_CALL = 32, /* Taken or released in one lock hold. */
     TRIE_BATCH_NODES_MAX = 2000,
-    TRIE_HELD_BY_ALL = 255, /* holder_count: more holders than can be named. */
+    TRIE_STORED_ID_MAX = INT32_MAX, /* No store gets that far; what is left is for new endpoints. */
+    TRIE_HELD_BY_ALL = 255,         /* holder_count: more holders than can be named. */
 };
 
 /* A holder as it is stored: by incarnation, not by a number of this process. */
@@ -153,7 +154,7 @@ size_t trie_endpoint_slot_count(const struct hashtrie *trie);
 uint32_t trie_endpoint_next_id(const struct hashtrie *trie);
 
 /* At open, after trie_attach(): makes a stored incarnation known under its id. EEXIST: id or name
- * is known already. */
+ * is known already. EINVAL: a text or the id is none that a store has. */
 enum hashtrie_status trie_endpoint_restore(struct hashtrie *trie,
                                            const struct trie_endpoint *endpoint);
 

@@ -358,6 +358,29 @@ static void ids_follow_endpoints_that_come_and_go(void **state)
     }
 }
 
+/* A damaged or crafted store may have any id, also one past the next that it tells of. */
+static void stored_ids_of_any_size_stay_apart_from_new_ones(void **state)
+{
+    struct fixture *fixture = *state;
+    struct trie_endpoint stored = {
+        .id = UINT32_MAX, .name = "http://last", .model = "m", .generation = ""};
+    trie_attach(fixture->trie, on_wake, NULL, 0, 1);
+    assert_int_equal(trie_endpoint_restore(fixture->trie, &stored), HASHTRIE_EINVAL);
+    add(fixture, "http://last");
+    assert_int_equal(trie_endpoint_adopt(fixture->trie, &stored), HASHTRIE_EINVAL);
+    stored.id = 3;
+    assert_int_equal(trie_endpoint_adopt(fixture->trie, &stored), HASHTRIE_OK);
+    add(fixture, "http://a");
+    add(fixture, "http://b");
+    for (uint32_t id = 3; id < 6; id++) {
+        assert_int_equal(endpoint_slot_of_id(fixture->trie, id), id - 3);
+    }
+    for (hashtrie_endpoint slot = 0; slot < 3; slot++) {
+        assert_int_equal(hashtrie_endpoint_remove(fixture->trie, slot), HASHTRIE_OK);
+    }
+    trie_attach(fixture->trie, NULL, NULL, 0, 0);
+}
+
 static void names_are_found_by_number(void **state)
 {
     struct fixture *fixture = *state;
@@ -441,6 +464,7 @@ int main(void)
         CASE(a_restored_endpoint_goes_on),
         CASE(an_odometer_wraps),
         CASE(ids_follow_endpoints_that_come_and_go),
+        CASE(stored_ids_of_any_size_stay_apart_from_new_ones),
         CASE(names_are_found_by_number),
         CASE(an_endpoint_that_is_not_there_is_told),
         CASE(texts_have_a_limit),
