@@ -64,16 +64,29 @@ static bool names_equal(struct span a, struct span b)
 
 bool http_is_hop_by_hop(const struct http_head *head, struct span name)
 {
-    static const char *const own[] = {"connection", "keep-alive",        "proxy-connection",
-                                      "te",         "trailer",           "transfer-encoding",
-                                      "upgrade",    "proxy-authenticate"};
+    static const char *const own[] = {"connection",
+                                      "keep-alive",
+                                      "proxy-connection",
+                                      "proxy-authenticate",
+                                      "proxy-authorization",
+                                      "proxy-authentication-info",
+                                      "te",
+                                      "trailer",
+                                      "transfer-encoding",
+                                      "upgrade",
+                                      "http2-settings"};
     for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
         if (span_is_nocase(name, own[i])) {
             return true;
         }
     }
-    if (span_is_nocase(name, "content-length")) {
-        return false; /* It frames the message: nobody may have it dropped by naming it. */
+    /* They frame, route and describe the message: nobody may have them dropped by naming them. */
+    static const char *const kept[] = {"content-length", "host", "content-type",
+                                       "content-encoding"};
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
+        if (span_is_nocase(name, kept[i])) {
+            return false;
+        }
     }
     for (size_t i = 0; i < head->header_count; i++) {
         if (!span_is_nocase(head->headers[i].name, "connection")) {

@@ -5,7 +5,8 @@
  * Before HTTP_GOT_HEAD is told, every line is looked at once more, since llhttp 8 takes forms that
  * proxies disagree about, which is what request smuggling lives from: blanks before the colon,
  * folded lines, empty names, no Host or several, other versions than 1.0 and 1.1, chunked in 1.0,
- * repeated Content-Length, Content-Length beside Transfer-Encoding.
+ * repeated Content-Length, Content-Length beside Transfer-Encoding, other start lines than the
+ * exact one. The cases: tests/http.
  */
 #include <llhttp.h>
 
@@ -18,6 +19,8 @@ struct header_place {
     size_t value;
     size_t value_size;
 };
+
+enum { TRAILER_NAME_MAX = 32 }; /* More than the longest forbidden name has. */
 
 struct http_parser {
     struct mem *mem;
@@ -37,8 +40,11 @@ struct http_parser {
     bool chunk_ended;    /* And the line of the next one has not. */
     bool line_ended;     /* The last byte was a line feed. */
     bool in_trailers;    /* The last chunk's line has been read. */
+    bool trailer_cr;     /* The last byte was CR. */
     bool trailer_begins; /* The next byte is the first of its line. */
     size_t trailer_bytes;
+    char trailer_name[TRAILER_NAME_MAX]; /* Its beginning. */
+    size_t trailer_name_size;
     bool paused;
     enum http_event event;
     struct span body;
@@ -79,11 +85,48 @@ static int on_url(llhttp_t *llhttp, const char *at, size_t size)
     return 0;
 }
 
+/* A name that does not fit is none of the forbidden ones. */
+static int note_trailer(struct http_parser *parser, const char *at, size_t size)
+{
+    for (size_t i = 0; i < size && parser->trailer_name_size < TRAILER_NAME_MAX; i++) {
+        parser->trailer_name[parser->trailer_name_size++] = at[i];
+    }
+    return 0;
+}
+
+/* What frames, routes or authorizes, or says how to read the content, comes before it or not at
+ * all (RFC 9110, 6.5.1). */
+static bool trailer_is_forbidden(const struct http_parser *parser)
+{
+    static const char *const names[] = {"authorization",
+                                        "connection",
+                                        "content-encoding",
+                                        "content-length",
+                                        "content-range",
+                                        "content-type",
+                                        "cookie",
+                                        "expect",
+                                        "host",
+                                        "keep-alive",
+                                        "proxy-authorization",
+                                        "set-cookie",
+                                        "te",
+                                        "transfer-encoding",
+                                        "upgrade"};
+    struct span name = {.data = parser->trailer_name, .size = parser->trailer_name_size};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (span_is_nocase(name, names[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static int on_header_field(llhttp_t *llhttp, const char *at, size_t size)
 {
     struct http_parser *parser = self(llhttp);
     if (parser->head_done) {
-        return 0; /* Trailers: see check_trailers(). */
+        return note_trailer(parser, at, size); /* The rest: see check_trailers(). */
     }
     if (parser->place_count == 0 || parser->in_value) {
         if (parser->place_count == parser->limits.header_count_max) {
@@ -116,7 +159,12 @@ static int on_header_value(llhttp_t *llhttp, const char *at, size_t size)
 
 static int on_header_value_complete(llhttp_t *llhttp)
 {
-    self(llhttp)->in_value = true; /* Also after an empty value. */
+    struct http_parser *parser = self(llhttp);
+    parser->in_value = true; /* Also after an empty value. */
+    if (parser->head_done && trailer_is_forbidden(parser)) {
+        return fail(parser, 400, "forbidden trailer");
+    }
+    parser->trailer_name_size = 0;
     return 0;
 }
 
@@ -217,8 +265,10 @@ void http_parser_reset(struct http_parser *parser, bool to_head)
     parser->chunk_ended = false;
     parser->line_ended = false;
     parser->in_trailers = false;
+    parser->trailer_cr = false;
     parser->trailer_begins = true;
     parser->trailer_bytes = 0;
+    parser->trailer_name_size = 0;
     parser->paused = false;
     parser->event = HTTP_NEED_MORE;
     parser->head = (struct http_head){0};
@@ -292,9 +342,47 @@ static const char *check_header_line(const char *line, size_t size)
     return NULL;
 }
 
-/* Every line ends in CRLF and holds no control bytes. NULL: fine. */
-static const char *check_lines(const struct buf *raw)
+/* The start line is taken as one writes it: llhttp takes more blanks, and other protocols' names.
+ */
+static bool request_line_is_exact(const struct http_parser *parser, struct span line)
 {
+    const char *raw = parser->raw.data;
+    struct span method = span_of(llhttp_method_name((llhttp_method_t)parser->llhttp.method));
+    struct span target = {.data = raw + parser->target, .size = parser->target_size};
+    static const char version[] = " HTTP/1.";
+    size_t size = sizeof version - 1;
+    return line.size == method.size + 1 + target.size + size + 1 &&
+           memcmp(line.data, method.data, method.size) == 0 && line.data[method.size] == ' ' &&
+           target.data == line.data + method.size + 1 &&
+           memcmp(target.data + target.size, version, size) == 0;
+}
+
+static bool status_line_is_exact(struct span line)
+{
+    enum { VERSION_SIZE = 8, STATUS_END = 12 }; /* "HTTP/1.1", "HTTP/1.1 200" */
+    if (line.size < STATUS_END || memcmp(line.data, "HTTP/1.", VERSION_SIZE - 1) != 0 ||
+        line.data[VERSION_SIZE] != ' ') {
+        return false;
+    }
+    for (size_t i = VERSION_SIZE + 1; i < STATUS_END; i++) {
+        if (line.data[i] < '0' || line.data[i] > '9') {
+            return false;
+        }
+    }
+    return line.size == STATUS_END || line.data[STATUS_END] == ' ';
+}
+
+static const char *check_start_line(const struct http_parser *parser, struct span line)
+{
+    bool exact = parser->kind == HTTP_REQUESTS ? request_line_is_exact(parser, line)
+                                               : status_line_is_exact(line);
+    return exact ? NULL : "malformed start line";
+}
+
+/* Every line ends in CRLF and holds no control bytes. NULL: fine. */
+static const char *check_lines(const struct http_parser *parser)
+{
+    const struct buf *raw = &parser->raw;
     size_t at = 0;
     size_t lines = 0;
     while (at + 1 < raw->size && raw->data[at] == '\r' && raw->data[at + 1] == '\n') {
@@ -311,7 +399,12 @@ static const char *check_lines(const struct buf *raw)
         if (!line_is_clean(line, size)) {
             return "control byte in the head";
         }
-        const char *error = lines > 0 && size > 0 ? check_header_line(line, size) : NULL;
+        const char *error = NULL;
+        if (lines == 0) {
+            error = check_start_line(parser, (struct span){.data = line, .size = size});
+        } else if (size > 0) {
+            error = check_header_line(line, size);
+        }
         if (error != NULL) {
             return error;
         }
@@ -409,6 +502,37 @@ static bool framing_agrees(const struct http_parser *parser)
            (!length_known || head->content_length == parser->llhttp.content_length);
 }
 
+/* host[:port], loosely: bytes that no host, address or port holds are refused, and no host. */
+static bool host_is_valid(struct span host)
+{
+    for (size_t i = 0; i < host.size; i++) {
+        unsigned char byte = (unsigned char)host.data[i];
+        bool outside = byte <= ' ' || byte >= 0x7f || strchr("\"#,/<>?@\\^`{|}", byte) != NULL;
+        if (outside) {
+            return false;
+        }
+    }
+    return host.size > 0;
+}
+
+/* A path with its query, or "*" of OPTIONS; nothing for CONNECT, which is never served. */
+static bool target_is_valid(const struct http_head *head)
+{
+    if (span_is(head->method, "CONNECT")) {
+        return false;
+    }
+    if (span_is(head->target, "*")) {
+        return span_is(head->method, "OPTIONS");
+    }
+    for (size_t i = 0; i < head->target.size; i++) {
+        unsigned char byte = (unsigned char)head->target.data[i];
+        if (byte <= ' ' || byte >= 0x7f || byte == '#') {
+            return false;
+        }
+    }
+    return head->target.size > 0 && head->target.data[0] == '/';
+}
+
 static int read_request(struct http_parser *parser)
 {
     struct http_head *head = &parser->head;
@@ -420,11 +544,18 @@ static int read_request(struct http_parser *parser)
     if (hosts > 1 || (hosts == 0 && head->version_minor == 1)) {
         return fail(parser, 400, hosts > 1 ? "more than one Host" : "no Host");
     }
-    if (head->target.size == 0 || (head->target.data[0] != '/' && !span_is(head->target, "*"))) {
+    if (hosts == 1 && !host_is_valid(http_header(head, "host"))) {
+        return fail(parser, 400, "malformed Host");
+    }
+    if (!target_is_valid(head)) {
         return fail(parser, 400, "request target is not a path");
     }
-    struct span expect = http_header(head, "expect");
-    head->expect_continue = span_is_nocase(expect, "100-continue") && head->version_minor == 1;
+    size_t expects = head->version_minor == 1 ? count_headers(head, "expect") : 0;
+    head->expect_continue =
+        expects == 1 && span_is_nocase(http_header(head, "expect"), "100-continue");
+    if (expects > 0 && !head->expect_continue) {
+        return fail(parser, 417, "Expect other than 100-continue");
+    }
     head->has_body =
         head->chunked || (head->content_length != HTTP_LENGTH_UNKNOWN && head->content_length > 0);
     return 0;
@@ -448,14 +579,14 @@ static int read_response(struct http_parser *parser)
 /* Fills parser->head from what was collected. */
 static int finish_head(struct http_parser *parser)
 {
-    const char *error = check_lines(&parser->raw);
+    if (parser->llhttp.http_major != 1 || parser->llhttp.http_minor > 1) {
+        return fail(parser, 505, "not HTTP/1.0 or HTTP/1.1");
+    }
+    const char *error = check_lines(parser);
     if (error != NULL) {
         return fail(parser, 400, error);
     }
     struct http_head *head = &parser->head;
-    if (parser->llhttp.http_major != 1 || parser->llhttp.http_minor > 1) {
-        return fail(parser, 505, "not HTTP/1.0 or HTTP/1.1");
-    }
     collect_headers(parser);
     *head = (struct http_head){.headers = parser->headers,
                                .header_count = parser->place_count,
@@ -515,8 +646,8 @@ static void keep_head(struct http_parser *parser, const char *bytes, size_t size
     }
 }
 
-/* Trailers may be forwarded as they came. llhttp checks most; it takes folded lines, empty names
- * and any number. */
+/* Trailers may be forwarded as they came. llhttp checks most; it takes folded lines, empty names,
+ * a bare LF as the last line, and any number. */
 static void check_trailers(struct http_parser *parser, const char *bytes, size_t size)
 {
     parser->trailer_bytes += size;
@@ -527,6 +658,10 @@ static void check_trailers(struct http_parser *parser, const char *bytes, size_t
         if (parser->trailer_begins && (bytes[i] == ' ' || bytes[i] == '\t' || bytes[i] == ':')) {
             (void)fail(parser, 400, "malformed trailer");
         }
+        if (bytes[i] == '\n' && !parser->trailer_cr) {
+            (void)fail(parser, 400, "trailer does not end in CRLF");
+        }
+        parser->trailer_cr = bytes[i] == '\r';
         parser->trailer_begins = bytes[i] == '\n';
     }
 }

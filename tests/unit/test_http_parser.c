@@ -304,6 +304,32 @@ static void urls(void **state)
     }
 }
 
+static void hop_by_hop(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: close, content-length,X-One\r\n"
+        "Connection: ,x-two , host, Content-Type\r\n\r\n";
+    struct mem mem;
+    struct http_parser *parser = parser_new(&mem, HTTP_REQUESTS);
+    assert_int_equal(feed(parser, text, sizeof text - 1, 5).last, HTTP_GOT_END);
+    const struct http_head *head = http_parser_head(parser);
+    static const char *const dropped[] = {
+        "Connection", "Keep-Alive",        "Proxy-Connection",    "Proxy-Authenticate",
+        "TE",         "Transfer-Encoding", "Proxy-Authorization", "Proxy-Authentication-Info",
+        "Trailer",    "Upgrade",           "HTTP2-Settings",      "x-one",
+        "X-TWO"};
+    for (size_t i = 0; i < sizeof dropped / sizeof *dropped; i++) {
+        assert_true(http_is_hop_by_hop(head, span_of(dropped[i])));
+    }
+    static const char *const passed[] = {"Content-Length", "Host", "Content-Type",
+                                         "X-Onel",         "X-Tw", "Authorization"};
+    for (size_t i = 0; i < sizeof passed / sizeof *passed; i++) {
+        assert_false(http_is_hop_by_hop(head, span_of(passed[i])));
+    }
+    parser_end(&mem, parser);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -313,6 +339,7 @@ int main(void)
         cmocka_unit_test(limits_hold),
         cmocka_unit_test(heads_are_read),
         cmocka_unit_test(the_end_of_a_connection),
+        cmocka_unit_test(hop_by_hop),
         cmocka_unit_test(urls),
     };
     return cmocka_run_group_tests_name("http", tests, NULL, NULL);
