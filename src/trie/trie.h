@@ -173,10 +173,7 @@ enum hashtrie_status trie_endpoint_adopt(struct hashtrie *trie,
 
 /* ---- Reload ---- */
 
-/*
- * How much of `key` is known, and whether the match ended where a stored continuation could hang:
- * always true but after a fingerprint collision. Touches nothing.
- */
+/* How many chunks of `key` are known, by anybody. Touches nothing. */
 size_t trie_known_length(const struct hashtrie *trie, const struct hashtrie_key *key);
 
 /*
