@@ -214,7 +214,7 @@ def test_a_slow_prefill_is_allowed_for_by_default(world):
     assert chat(router, "x").body == b"late"
 
 
-def read_until_cut(router, fields=()):
+def read_until_cut(router):
     """The chunks of a stream that is cut."""
     parts = []
     with Connection(router.address) as connection:
@@ -303,7 +303,9 @@ def test_a_slow_client_is_no_silence_of_the_engine(world):
         received = len(connection.pending)
         connection.pending = b""
         while received < total:
-            received += len(connection.receive(1 << 20))
+            data = connection.receive(1 << 20)
+            assert data, "cut off"
+            received += len(data)
         assert received == total
 
 
