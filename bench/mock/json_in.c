@@ -160,7 +160,7 @@ bool json_in_check(const char *text, size_t size, struct json_in *root)
 
 char json_in_kind(struct json_in value)
 {
-    return value.at < value.end ? *value.at : '\0';
+    return (char)(value.at < value.end ? *value.at : '\0');
 }
 
 static void skip_string(struct cursor *cursor)

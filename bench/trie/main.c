@@ -79,6 +79,7 @@ uint64_t bench_rss_anon_bytes(void)
     uint64_t kib = 0;
     char line[128];
     while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+        /* NOLINTNEXTLINE(cert-err34-c): the kernel writes no number that does not fit. */
         if (sscanf(line, "RssAnon: %" SCNu64, &kib) == 1) {
             break;
         }

@@ -81,8 +81,10 @@ void bench_churn(struct bench *bench)
     double rss = (double)(bench_rss_anon_bytes() - rss_before) / (double)stats.bytes_budget;
     CHECK(count > 1000);
     qsort(samples, count, sizeof *samples, bench_compare_u64);
-    double median = (double)samples[count / 2];
-    double tail = (double)samples[count - count / 1000 - 1];
+    size_t middle = count / 2;
+    size_t rarest = count / 1000;
+    double median = (double)samples[middle];
+    double tail = (double)samples[count - rarest - 1];
     bench_report(bench, "churn", "churn_median_us", "us", median / 1e3, 0);
     bench_report(bench, "churn", "churn_p999_us", "us", tail / 1e3, 0);
     bench_report(bench, "churn", "churn_p999_ratio", "", tail / median, 20);

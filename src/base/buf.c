@@ -65,6 +65,7 @@ bool buf_printf(struct buf *buf, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): clang 14 does not see va_start(). */
     int length = vsnprintf(NULL, 0, format, arguments);
     va_end(arguments);
     CHECK(length >= 0);
@@ -72,6 +73,7 @@ bool buf_printf(struct buf *buf, const char *format, ...)
         return false;
     }
     va_start(arguments, format);
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): clang 14 does not see va_start(). */
     (void)vsnprintf(buf->data + buf->size, (size_t)length + 1, format, arguments);
     va_end(arguments);
     buf->size += (size_t)length;

@@ -13,6 +13,8 @@ struct list {
 
 #define LIST_ITEM(link, type, member) ((type *)(void *)((char *)(link)-offsetof(type, member)))
 
+/* They read as for loops do, and their first argument names a variable to be declared. */
+/* NOLINTBEGIN(bugprone-macro-parentheses,readability-identifier-naming): see above. */
 #define list_foreach(link, head) \
     for (struct list *link = (head)->next; link != (head); link = link->next)
 
@@ -20,6 +22,7 @@ struct list {
 #define list_foreach_safe(link, head)                                                 \
     for (struct list *link = (head)->next, *link##_next = link->next; link != (head); \
          link = link##_next, link##_next = link->next)
+/* NOLINTEND(bugprone-macro-parentheses,readability-identifier-naming) */
 
 static inline void list_init(struct list *head)
 {

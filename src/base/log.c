@@ -67,6 +67,7 @@ void log_write(struct log *log, enum log_level level, const char *format, ...)
     size_t head = stamp(line, sizeof line, level);
     va_list arguments;
     va_start(arguments, format);
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): clang 14 does not see va_start(). */
     int length = vsnprintf(line + head, sizeof line - head, format, arguments);
     va_end(arguments);
     size_t end = head + (length < 0 ? 0 : (size_t)length);

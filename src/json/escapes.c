@@ -142,7 +142,7 @@ static void scan_sse2(struct json_scan *scan, const char *text, size_t blocks, u
         __m128i letter[4];
         __m128i unusual[4];
         for (size_t i = 0; i < 4; i++) {
-            bytes[i] = _mm_loadu_si128((const __m128i *)(const void *)(text + 16 * i));
+            bytes[i] = _mm_loadu_si128((const __m128i *)(const void *)(text + (size_t)16 * i));
             backslash[i] = equal_sse2(bytes[i], '\\');
         }
         struct masks masks = {.backslash = join_sse2(backslash)};

@@ -138,7 +138,8 @@ struct metrics_number metrics_format_number(double value)
         return (struct metrics_number){"NaN"};
     }
     if (isinf(value)) {
-        return value > 0 ? (struct metrics_number){"+Inf"} : (struct metrics_number){"-Inf"};
+        (void)snprintf(number.text, sizeof number.text, "%s", value > 0 ? "+Inf" : "-Inf");
+        return number;
     }
     for (int digits = DIGITS_FEWEST; digits <= DIGITS_EXACT; digits++) {
         (void)snprintf(number.text, sizeof number.text, "%.*g", digits, value);

@@ -87,13 +87,17 @@ static enum hashtrie_status look_at(const struct env *env, struct progress *prog
 static enum hashtrie_status copy_into(const struct env *env, int file, struct progress *progress)
 {
     struct copy copy;
-    progress->copy = &copy;
+    progress->copy = &copy; /* cppcheck-suppress autoVariables ; until the end of this function. */
     progress->env = env;
     enum hashtrie_status status = look_at(env, progress);
     if (status == HASHTRIE_OK) {
         status = copy_open(&copy, file, on_copied_bytes, progress);
     }
-    return status == HASHTRIE_OK ? copy_close(&copy, copy_run(&copy, env)) : status;
+    if (status == HASHTRIE_OK) {
+        status = copy_close(&copy, copy_run(&copy, env));
+    }
+    progress->copy = NULL;
+    return status;
 }
 
 /* It went well. */

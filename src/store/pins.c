@@ -23,6 +23,7 @@ static int on_reader(const char *line, void *user)
     long pid = 0;
     size_t thread = 0;
     size_t txn = 0;
+    /* NOLINTNEXTLINE(cert-err34-c): LMDB writes no number that does not fit. */
     if (sscanf(line, "%ld %zx %zu", &pid, &thread, &txn) != 3 || pid == 0) {
         return 0; /* A heading, a slot without a transaction, or one given back just now. */
     }

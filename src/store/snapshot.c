@@ -222,7 +222,7 @@ static bool name_second(uint64_t unix_s, unsigned number, char name[SNAPSHOT_NAM
 /* Later than all there are, whatever the clock says: else it would be the first to be pruned. */
 enum hashtrie_status snapshot_new_path(const char *directory, char path[ENV_PATH_BYTES_MAX])
 {
-    struct snapshot_list list;
+    struct snapshot_list list = {.count = 0};
     enum hashtrie_status status = snapshot_list(directory, &list);
     if (status != HASHTRIE_OK) {
         return status;

@@ -86,7 +86,7 @@ uint32_t cells_recount_free(const struct cells *cells);
 
 static inline uint32_t *half_words(const struct cells *cells, uint32_t half)
 {
-    return cells->base[half / 2].words + (half & 1) * (HALF_WORDS + 1);
+    return cells->base[half / 2].words + (size_t)(half & 1) * (HALF_WORDS + 1);
 }
 
 #endif

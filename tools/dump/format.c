@@ -212,6 +212,7 @@ enum dump_exit dump_usage(const char *format, ...)
     va_list arguments;
     va_start(arguments, format);
     (void)fprintf(stderr, "hashtrie-dump: ");
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): clang 14 does not see va_start(). */
     (void)vfprintf(stderr, format, arguments);
     (void)fputc('\n', stderr);
     va_end(arguments);

@@ -197,7 +197,7 @@ static const char *problem_of(enum prompt_status status)
 static bool make_key(struct lookup *lookup)
 {
     struct prompt_reader *reader = prompt_reader_new(&lookup->dump->mem);
-    struct prompt prompt;
+    struct prompt prompt = {0};
     enum prompt_status status = PROMPT_NO_MEMORY;
     bool has_prompt = true;
     if (reader != NULL) {

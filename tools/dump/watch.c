@@ -132,6 +132,7 @@ __attribute__((format(printf, 2, 3))) static void line(const struct watch *watch
     char text[512];
     va_list arguments;
     va_start(arguments, format);
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): clang 14 does not see va_start(). */
     (void)vsnprintf(text, sizeof text, format, arguments); /* Cut off if longer. */
     va_end(arguments);
     if (watch->columns < sizeof text) {
