@@ -322,8 +322,10 @@ static void run_reload(struct bench *bench, uint64_t *hashes, struct waiting *wa
         asked += key.count;
     }
     qsort(times_ns, count, sizeof *times_ns, compare_u64);
-    report(bench, "reload_p50", "us", (double)times_ns[count / 2] / 1e3, 300);
-    report(bench, "reload_p99", "us", (double)times_ns[count * 99 / 100] / 1e3, 0);
+    size_t middle = count / 2;
+    size_t tail = count * 99 / 100;
+    report(bench, "reload_p50", "us", (double)times_ns[middle] / 1e3, 300);
+    report(bench, "reload_p99", "us", (double)times_ns[tail] / 1e3, 0);
     report(bench, "reload_hit_share", "", (double)known / (double)asked, -0.99);
     free(times_ns);
 }
@@ -405,7 +407,8 @@ int main(int argc, char **argv)
     bench.generations = allocate(bench.conversations, sizeof *bench.generations);
     bench.lengths = allocate(bench.conversations, sizeof *bench.lengths);
     if (sem_init(&waiting.done, 0, 0) != 0) {
-        return 1;
+        perror("bench-store: semaphore");
+        exit(1);
     }
     open_all(&bench);
     run_write(&bench, hashes);

@@ -59,7 +59,7 @@ void bench_churn(struct bench *bench)
     size_t count = 0;
     size_t operations = 0;
     uint64_t hashes[CHUNKS_MAX];
-    struct hashtrie_stats stats;
+    struct hashtrie_stats stats = {.bytes_budget = 1};
     uint64_t end = clock_monotonic_ns() + (uint64_t)(seconds * 1e9);
     while (clock_monotonic_ns() < end) {
         struct hashtrie_key key = {.namespace_hash = NAMESPACE, .hashes = hashes};

@@ -79,7 +79,7 @@ static enum hashtrie_status follow_edge(const struct sample *sample, const MDB_v
     enum hashtrie_status status = row_find(&sample->env, sample->txn, record_get_u64(name),
                                            record_get_u32(name + 8), holders, &row);
     if (status == HASHTRIE_OK) {
-        status = row_read_run(&sample->env, sample->txn, &row, run);
+        (void)row_read_run(&sample->env, sample->txn, &row, run); /* As below. */
     }
     return HASHTRIE_OK; /* LMDB lived; a bad record is a miss. */
 }
@@ -295,8 +295,10 @@ static void use_free_list(struct survey *survey, const struct pages_node *node)
     uint64_t count = 1;
     uint64_t loaded = PAGES_NONE;
     for (uint64_t i = 0; i <= count && (i + 1) * sizeof count <= node->value_size; i++) {
-        const unsigned char *at = node->value + i * sizeof count;
-        if (node->value == NULL) {
+        const unsigned char *at = NULL;
+        if (node->value != NULL) {
+            at = node->value + i * sizeof count;
+        } else {
             uint64_t offset = PAGES_HEADER_BYTES + i * sizeof count;
             if (loaded != offset / step &&
                 !pages_read(&survey->pages, node->overflow + offset / step, survey->page)) {

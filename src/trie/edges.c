@@ -77,6 +77,7 @@ static bool cell_add(struct edges *edges, struct mem *mem)
 
 static void cell_drop_last(struct edges *edges)
 {
+    CHECK(edges->directory != NULL);
     edges->cell_count--;
     cells_give(edges->cells, edges->directory[edges->cell_count]);
 }

@@ -102,6 +102,7 @@ struct holder *holders_find(const struct hashtrie *trie, struct node *node,
     for (; piece.count > 0; holders_next(trie, &piece)) {
         for (uint32_t i = 0; i < piece.count; i++) {
             if (piece.at[i].endpoint == endpoint) {
+                // cppcheck-suppress returnDanglingLifetime ; it lies in a cell or the caller's node
                 return &piece.at[i];
             }
         }
@@ -195,6 +196,7 @@ static bool add(struct hashtrie *trie, struct node *node, struct holder holder)
     while (piece.words.left > 0) {
         holders_next(trie, &piece);
     }
+    CHECK(piece.at != NULL);
     piece.at[piece.count - 1] = holder;
     return true;
 }

@@ -6,8 +6,10 @@
 
 static struct run_source source_behind(struct run_source source, uint32_t count)
 {
-    return source.fps != NULL ? (struct run_source){.fps = source.fps + count}
-                              : (struct run_source){.hashes = source.hashes + count};
+    if (source.fps != NULL) {
+        return (struct run_source){.fps = source.fps + count};
+    }
+    return (struct run_source){.hashes = source.hashes + count};
 }
 
 static void copy(uint32_t *restrict to, struct run_source source, uint32_t count)

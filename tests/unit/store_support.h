@@ -27,6 +27,7 @@ struct test_store {
     struct hashtrie_store_options options;
     char events[TEST_EVENTS_MAX][TEST_EVENT_BYTES]; /* Of open; later ones may be lost. */
     size_t event_count;
+    size_t trouble_count; /* Errors and warnings, but not of a disk that is slow. */
 };
 
 /* Events come from several threads. */
@@ -40,8 +41,8 @@ static inline void test_store_on_event(void *user, enum hashtrie_event_level lev
                                        const char *text)
 {
     struct test_store *test = user;
-    (void)level;
     (void)pthread_mutex_lock(test_store_event_lock());
+    test->trouble_count += level != HASHTRIE_EVENT_INFO && strstr(text, "slow") == NULL;
     if (test->event_count < TEST_EVENTS_MAX) {
         (void)snprintf(test->events[test->event_count++], TEST_EVENT_BYTES, "%s", text);
     }
@@ -57,6 +58,14 @@ static inline bool test_store_was_told(const struct test_store *test, const char
     }
     (void)pthread_mutex_unlock(test_store_event_lock());
     return told;
+}
+
+static inline size_t test_store_trouble_count(const struct test_store *test)
+{
+    (void)pthread_mutex_lock(test_store_event_lock());
+    size_t count = test->trouble_count;
+    (void)pthread_mutex_unlock(test_store_event_lock());
+    return count;
 }
 
 /* For tests with thousands of commits: where syncing costs nothing, unless told otherwise. */
@@ -91,6 +100,7 @@ static inline enum hashtrie_status test_store_try_open(struct test_store *test)
     }
     assert_int_equal(hashtrie_new(&options, &test->trie), HASHTRIE_OK);
     test->event_count = 0;
+    test->trouble_count = 0;
     enum hashtrie_status status = hashtrie_store_open(test->trie, &test->options, &test->store);
     if (status != HASHTRIE_OK) {
         hashtrie_free(test->trie);

@@ -327,7 +327,8 @@ static void engines_that_hang_take_a_bounded_share(void **state)
     run(&fixture, ENGINES_MAX);
     assert_int_equal(fixture.outcomes[DISCOVERY_FAILED], ENGINES_MAX);
     assert_non_null(strstr(fixture.reason, "timed out"));
-    assert_true(fixture.unanswered_most > 1 && fixture.unanswered_most <= DISCOVERY_RUNNING_MAX);
+    /* The engine may see the next ones come before it sees those go that were given up. */
+    assert_in_range(fixture.unanswered_most, 2, 2 * DISCOVERY_RUNNING_MAX);
     teardown(&fixture);
 }
 

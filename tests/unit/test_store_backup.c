@@ -30,7 +30,7 @@ static uint32_t count_known(const char *directory, uint32_t keys)
     test_store_init(&test);
     test.options.directory = directory;
     test_store_open(&test);
-    assert_int_equal(test.event_count, 0);
+    assert_int_equal(test_store_trouble_count(&test), 0);
     uint32_t known = 0;
     for (uint32_t i = 0; i < keys; i++) {
         struct test_key key = key_number(i);

@@ -106,7 +106,7 @@ static void begin_children(struct tree *tree, const struct level *children)
 }
 
 /* Recurses at most DUMP_LEVELS_MAX deep. */
-// NOLINTNEXTLINE(misc-no-recursion)
+// NOLINTNEXTLINE(misc-no-recursion): so deep, and no deeper.
 static enum hashtrie_status show_children(struct tree *tree, uint64_t prefix, int level)
 {
     struct dump *dump = tree->dump;
