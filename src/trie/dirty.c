@@ -232,6 +232,28 @@ static bool has_key(const struct hashtrie *trie, const struct node *node,
     return node_at(trie, node->parent)->end == record->prefix && node_fp(node) == record->fp;
 }
 
+/*
+ * An entry that was not written goes to the queue's front. Where its run was split meanwhile, all
+ * its parts do, the lower before the upper: other entries of the batch, upper halves of the whole
+ * run perhaps, come back behind it and must not be written before any of it.
+ */
+static void requeue_entry(struct hashtrie *trie, const struct trie_entry *entry, uint32_t flags)
+{
+    uint32_t index = entry->node;
+    dirty_requeue_front(trie, index, flags);
+    while (node_at(trie, index)->depth > entry->record.depth) {
+        uint32_t upper = node_at(trie, index)->parent;
+        struct node *node = node_at(trie, upper);
+        if (node_is_dirty(node)) {
+            queue_remove(trie, upper);
+        }
+        node_set_flags(node, NODE_STRUCT | NODE_STATE);
+        queue_between(trie, index, upper, node_at(trie, index)->dirty_next);
+        trie->dirty_progress--;
+        index = upper;
+    }
+}
+
 static void release_entry(struct hashtrie *trie, const struct trie_entry *entry)
 {
     if (entry->node == NODE_NONE) {
@@ -247,11 +269,10 @@ static void release_entry(struct hashtrie *trie, const struct trie_entry *entry)
         }
         break;
     case TRIE_FAILED:
-        dirty_requeue_front(trie, entry->node,
-                            entry->structure ? NODE_STRUCT | NODE_STATE : NODE_STATE);
+        requeue_entry(trie, entry, entry->structure ? NODE_STRUCT | NODE_STATE : NODE_STATE);
         break;
     case TRIE_GONE:
-        dirty_requeue_front(trie, entry->node, NODE_NEW | NODE_STRUCT | NODE_STATE);
+        requeue_entry(trie, entry, NODE_NEW | NODE_STRUCT | NODE_STATE);
         break;
     case TRIE_CONFLICT:
         if (same_key) {

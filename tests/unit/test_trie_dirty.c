@@ -165,6 +165,25 @@ static void split_then_met_a_shorter_one(void **state)
     expect_waited_for(*state);
 }
 
+/* Both halves of a stored run were under way, and the lower one was split meanwhile: what comes
+ * back in front must not put the shortened upper half before any of its tail. */
+static void a_lower_half_split_then_failed(void **state)
+{
+    struct fixture *fixture = *state;
+    do {
+        release(fixture, TRIE_WRITTEN);
+    } while (trie_batch_take(fixture->trie, &fixture->batch, TRIE_BATCH_NODES_MAX) > 0);
+    split(fixture);
+    fixture->mark = trie_dirty_mark(fixture->trie);
+    while (trie_batch_take(fixture->trie, &fixture->batch, TRIE_BATCH_NODES_MAX) > 0) {
+    }
+    struct test_key other = key_of(0, SHARED + 3);
+    test_key_push(&other, 88);
+    insert(fixture, &other, 0);
+    release(fixture, TRIE_FAILED);
+    expect_waited_for(fixture);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -172,6 +191,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(used_again_then_met_a_shorter_one, setup, teardown),
         cmocka_unit_test_setup_teardown(split_then_failed, setup, teardown),
         cmocka_unit_test_setup_teardown(split_then_met_a_shorter_one, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_lower_half_split_then_failed, setup, teardown),
     };
     return cmocka_run_group_tests_name("trie dirty", tests, NULL, NULL);
 }
