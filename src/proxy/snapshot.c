@@ -167,8 +167,13 @@ static void answer_made(struct request *request, const struct snapshot_answer *a
 void admin_answer_snapshot(struct request *request)
 {
     const struct snapshot_answer *answer = request->snapshot;
+    struct hashtrie_store_stats stats;
+    hashtrie_store_get_stats(request->worker->router->store, &stats);
     if (answer->status == HASHTRIE_OK) {
         answer_made(request, answer);
+    } else if (!stats.up) {
+        answer_error(request, 503, "No snapshot was made: the store is not open (%s).",
+                     hashtrie_store_state_name(stats.state));
     } else {
         answer_error(request, answer->status == HASHTRIE_EFULL ? 503 : 500,
                      "No snapshot was made: %s.", hashtrie_strerror(answer->status));

@@ -64,6 +64,10 @@ def test_refusals(world):
     assert ask(router, body=b"{}").status == 400
     without = world.router([engine])
     assert ask(without).status == 503
+    folder = world.store("snapshots")  # The store is the first router's: not open here.
+    second = world.router([engine], "--snapshot-dir", folder, store=world.store())
+    answer = ask(second)
+    assert answer.status == 503 and "not open" in answer.json()["error"]
 
 
 def own_address():
