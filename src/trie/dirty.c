@@ -239,18 +239,18 @@ static bool has_key(const struct hashtrie *trie, const struct node *node,
  */
 static void requeue_entry(struct hashtrie *trie, const struct trie_entry *entry, uint32_t flags)
 {
-    uint32_t index = entry->node;
-    dirty_requeue_front(trie, index, flags);
-    while (node_at(trie, index)->depth > entry->record.depth) {
-        uint32_t upper = node_at(trie, index)->parent;
+    uint32_t lower = entry->node;
+    dirty_requeue_front(trie, lower, flags);
+    while (node_at(trie, lower)->depth > entry->record.depth) {
+        uint32_t upper = node_at(trie, lower)->parent;
         struct node *node = node_at(trie, upper);
         if (node_is_dirty(node)) {
             queue_remove(trie, upper);
         }
         node_set_flags(node, NODE_STRUCT | NODE_STATE);
-        queue_between(trie, index, upper, node_at(trie, index)->dirty_next);
+        queue_between(trie, lower, upper, node_at(trie, lower)->dirty_next);
         trie->dirty_progress--;
-        index = upper;
+        lower = upper;
     }
 }
 
