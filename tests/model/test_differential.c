@@ -359,7 +359,12 @@ static void as_many_as_a_node_can_name(void **state)
 static void more_than_a_node_can_name(void **state)
 {
     (void)state;
-    assert_true(holders_agree(ENDPOINTS_MAX, 256, PROMPTS / 4 * test_scale()) > 0);
+    enum { WORLDS_MAX = 20 }; /* A small one may hold no node with so many. */
+    uint64_t held_by_all = 0;
+    for (int i = 0; i < WORLDS_MAX && held_by_all == 0; i++) {
+        held_by_all = holders_agree(ENDPOINTS_MAX, 256, PROMPTS / 4 * test_scale());
+    }
+    assert_true(held_by_all > 0);
 }
 
 int main(void)
