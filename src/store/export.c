@@ -110,23 +110,13 @@ static enum hashtrie_status nodes_slice(struct exporting *exporting)
     if (status != HASHTRIE_OK) {
         return status;
     }
-    unsigned char name[EDGE_KEY_SIZE];
-    record_edge_key(name, place->prefix, place->fingerprint);
-    MDB_val key = env_val(name, sizeof name);
-    MDB_val value;
-    status = env_status(mdb_cursor_get(slice.cursor, &key, &value, MDB_SET_RANGE));
+    uint64_t prefix = 0;
+    uint32_t fp = 0;
+    status = reader_slice_edge(&slice, MDB_SET_RANGE, place, &prefix, &fp);
     for (int i = 0; i < NODES_PER_SLICE && status == HASHTRIE_OK; i++) {
-        if (key.mv_size != EDGE_KEY_SIZE || !reader_place_reached(place, key.mv_data)) {
-            status = HASHTRIE_ECORRUPT;
-            break;
-        }
-        uint64_t prefix = record_get_u64(key.mv_data);
-        uint32_t fp = record_get_u32((const unsigned char *)key.mv_data + 8);
         status = put_node(exporting, slice.txn, prefix, fp);
         if (status == HASHTRIE_OK) {
-            status = reader_place_after(place, prefix, fp)
-                         ? env_status(mdb_cursor_get(slice.cursor, &key, &value, MDB_NEXT))
-                         : HASHTRIE_ENOENT;
+            status = reader_slice_edge(&slice, MDB_NEXT, place, &prefix, &fp);
         }
     }
     reader_slice_end(&slice);

@@ -44,5 +44,10 @@ enum hashtrie_status reader_read_node(struct hashtrie_reader *reader, MDB_txn *t
 bool reader_place_reached(const struct hashtrie_reader_place *place, const unsigned char *key);
 /* Moves a place behind a key; false: there is none. */
 bool reader_place_after(struct hashtrie_reader_place *place, uint64_t prefix, uint32_t fp);
+/* The first edge from the place on (MDB_SET_RANGE), or the one behind *prefix and *fp, to which the
+ * place is moved (MDB_NEXT). ENOENT: there is none. ECORRUPT: its key is out of order. */
+enum hashtrie_status reader_slice_edge(struct reader_slice *slice, MDB_cursor_op op,
+                                       struct hashtrie_reader_place *place, uint64_t *prefix,
+                                       uint32_t *fp);
 
 #endif

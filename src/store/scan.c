@@ -113,6 +113,29 @@ bool reader_place_after(struct hashtrie_reader_place *place, uint64_t prefix, ui
     return !place->ended;
 }
 
+enum hashtrie_status reader_slice_edge(struct reader_slice *slice, MDB_cursor_op op,
+                                       struct hashtrie_reader_place *place, uint64_t *prefix,
+                                       uint32_t *fp)
+{
+    if (op == MDB_NEXT && !reader_place_after(place, *prefix, *fp)) {
+        return HASHTRIE_ENOENT;
+    }
+    unsigned char name[EDGE_KEY_SIZE];
+    record_edge_key(name, place->prefix, place->fingerprint);
+    MDB_val key = env_val(name, sizeof name);
+    MDB_val value;
+    enum hashtrie_status status = env_status(mdb_cursor_get(slice->cursor, &key, &value, op));
+    if (status != HASHTRIE_OK) {
+        return status;
+    }
+    if (key.mv_size != EDGE_KEY_SIZE || !reader_place_reached(place, key.mv_data)) {
+        return HASHTRIE_ECORRUPT;
+    }
+    *prefix = record_get_u64(key.mv_data);
+    *fp = record_get_u32((const unsigned char *)key.mv_data + 8);
+    return HASHTRIE_OK;
+}
+
 enum hashtrie_status hashtrie_reader_slice(struct hashtrie_reader *reader,
                                            struct hashtrie_reader_place *place,
                                            struct hashtrie_reader_node *nodes,
@@ -125,26 +148,16 @@ enum hashtrie_status hashtrie_reader_slice(struct hashtrie_reader *reader,
     if (status != HASHTRIE_OK) {
         return status;
     }
-    unsigned char name[EDGE_KEY_SIZE];
-    record_edge_key(name, place->prefix, place->fingerprint);
-    MDB_val key = env_val(name, sizeof name);
-    MDB_val value;
-    status = env_status(mdb_cursor_get(slice.cursor, &key, &value, MDB_SET_RANGE));
+    uint64_t prefix = 0;
+    uint32_t fp = 0;
+    status = reader_slice_edge(&slice, MDB_SET_RANGE, place, &prefix, &fp);
     for (size_t looked = 0; looked < node_count_max && status == HASHTRIE_OK; looked++) {
-        if (key.mv_size != EDGE_KEY_SIZE || !reader_place_reached(place, key.mv_data)) {
-            status = HASHTRIE_ECORRUPT;
-            break;
-        }
-        uint64_t prefix = record_get_u64(key.mv_data);
-        uint32_t fp = record_get_u32((const unsigned char *)key.mv_data + 8);
         if (reader_read_node(reader, slice.txn, prefix, fp, &nodes[*node_count]) == HASHTRIE_OK) {
             ++*node_count;
         } else {
             place->corrupt_count++;
         }
-        status = reader_place_after(place, prefix, fp)
-                     ? env_status(mdb_cursor_get(slice.cursor, &key, &value, MDB_NEXT))
-                     : HASHTRIE_ENOENT;
+        status = reader_slice_edge(&slice, MDB_NEXT, place, &prefix, &fp);
     }
     reader_slice_end(&slice);
     place->ended = place->ended || status == HASHTRIE_ENOENT;
