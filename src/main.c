@@ -64,7 +64,8 @@ static int serve(const struct config *config, const struct buf *messages)
 {
     struct log log;
     int status = EXIT_FAILED;
-    log_init(&log, STDERR_FILENO, level_of(config->log_level));
+    log_init(&log, STDERR_FILENO, level_of(config->log_level),
+             config->log_json ? LOG_JSON : LOG_TEXT);
     log_messages(&log, messages);
     (void)signal(SIGPIPE, SIG_IGN); /* A closed peer is a status of the write. */
     struct router *router = router_new(config, &log);

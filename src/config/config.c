@@ -259,6 +259,7 @@ static void translate_choices(struct config *config)
             config->log_level = (enum config_log_level)i;
         }
     }
+    config->log_json = strcmp(config->log_format_name, "json") == 0;
     config->routing =
         strcmp(config->routing_logic, "roundrobin") == 0 ? CONFIG_ROUNDROBIN : CONFIG_PREFIXAWARE;
 }

@@ -72,6 +72,8 @@ struct config {
     enum config_routing routing;
     const char *log_level_name;
     enum config_log_level log_level;
+    const char *log_format_name;
+    bool log_json;
 
     struct config_backend *backends;
     size_t backend_count;

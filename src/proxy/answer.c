@@ -46,6 +46,8 @@ static void send_answer(struct request *request, unsigned status, const char *co
             {.data = request->head.data, .size = request->head.size},
             {.data = body.data, .size = request->to_head ? 0 : body.size},
         };
+        request->answer_ns = net_now_ns();
+        request->answer_bytes = parts[0].size + parts[1].size;
         request->client_gone = !conn_write(request->conn, parts, 2) || request->client_gone;
     }
     sm_move(&request->sm, REQUEST_DONE);

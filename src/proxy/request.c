@@ -66,6 +66,8 @@ static void request_reset(struct request *request)
     request->head_ready = false;
     request->body_arrived = false;
     request->status = 0;
+    request->answer_ns = 0;
+    request->answer_bytes = 0;
     request->answering = false;
     request->complete = false;
     request->reusable = false;
@@ -414,7 +416,11 @@ static void relay_output(struct request *request)
     if (parts[0].size + parts[1].size == 0) {
         return;
     }
-    request->answering = true;
+    if (!request->answering) {
+        request->answering = true;
+        request->answer_ns = net_now_ns();
+    }
+    request->answer_bytes += parts[0].size + parts[1].size;
     if (!conn_write(request->conn, parts, 2)) {
         request->client_gone = true;
     }
@@ -496,6 +502,7 @@ static enum step step_done(struct request *request)
     request_drop_upstream(request, request->complete && request->reusable);
     request_load_ended(request);
     count_end(request);
+    request_log_end(request);
     request_free_body(request);
     mem_free(&request->worker->mem, request->hashes, request->key.count * sizeof *request->hashes);
     request->hashes = NULL;

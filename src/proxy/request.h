@@ -95,6 +95,8 @@ struct request {
     size_t pair;
     uint64_t queued_bytes; /* There, its own included, when it was sent. */
     uint64_t sent_ns;
+    uint64_t answer_ns;    /* When the first byte of the answer went to the client; 0: none did. */
+    uint64_t answer_bytes; /* Handed to the client, head included. */
     size_t excluded_count;
     struct reload_wait *reload;       /* Owned by nobody: see reload_wait. */
     struct snapshot_answer *snapshot; /* Owned: what came of it. */
@@ -195,6 +197,7 @@ void reload_wait_done(struct reload_wait *wait);      /* On the loop, from its m
 void request_load_prefilled(struct request *request); /* Each at most once per choice. */
 void request_load_ended(struct request *request);
 void request_first_byte(struct request *request); /* load.c: teaches the rate of a stream. */
+void request_log_end(struct request *request); /* report.c: one line about all of it. */
 /* relay.c */
 bool relay_build_engine_head(struct request *request);
 void relay_parse(struct request *request);     /* Consumes `input`: makes `head` and `output`. */

@@ -75,7 +75,7 @@ static void on_store_event(void *user, enum hashtrie_event_level level, const ch
         [HASHTRIE_EVENT_INFO] = LOG_INFO,
     };
     struct log log;
-    log_init(&log, router->log->fd, router->log->level);
+    log_init(&log, router->log->fd, router->log->level, router->log->format);
     log_write(&log, levels[level], "Store: %s", text);
     log_fini(&log);
 }

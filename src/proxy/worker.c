@@ -198,7 +198,7 @@ bool worker_init(struct worker *worker, struct router *router, size_t number)
 {
     *worker = (struct worker){.router = router, .number = number};
     mem_init(&worker->mem, SIZE_MAX);
-    log_init(&worker->log, router->log->fd, router->log->level);
+    log_init(&worker->log, router->log->fd, router->log->level, router->log->format);
     buf_init(&worker->scratch, &worker->mem, SCRATCH_BYTES_MAX);
     list_init(&worker->conns);
     list_init(&worker->dead);

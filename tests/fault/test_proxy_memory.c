@@ -107,7 +107,7 @@ static bool serve_with_fault(struct play *play, const struct config *config, uin
                              uint64_t count)
 {
     struct log log;
-    log_init(&log, STDERR_FILENO, LOG_ERROR);
+    log_init(&log, STDERR_FILENO, LOG_ERROR, LOG_TEXT);
     struct router *router = router_new(config, &log);
     assert_non_null(router);
     struct mem *mem = &router->workers[0].mem;

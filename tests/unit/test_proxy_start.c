@@ -16,7 +16,7 @@ static void setup(struct fixture *fixture, struct config_backend *backends, size
                                            .backend_count = backend_count,
                                            .chunk_size = 128,
                                            .kv_capacity_tokens = 1000}};
-    log_init(&fixture->log, STDERR_FILENO, LOG_ERROR);
+    log_init(&fixture->log, STDERR_FILENO, LOG_ERROR, LOG_TEXT);
     struct router *router = &fixture->router;
     router->config = &fixture->config;
     router->log = &fixture->log;

@@ -1,0 +1,71 @@
+/* What the log says of a request when it is over: the one line that tells its whole story. */
+#include "base/clock.h"
+#include "proxy/request.h"
+
+enum { FIELDS_MAX = 16 };
+
+struct fields {
+    struct log_field list[FIELDS_MAX];
+    size_t count;
+};
+
+static void add_text(struct fields *fields, const char *name, struct span text)
+{
+    fields->list[fields->count++] =
+        (struct log_field){.name = name, .kind = LOG_FIELD_TEXT, .text = text};
+}
+
+static void add_count(struct fields *fields, const char *name, uint64_t count)
+{
+    fields->list[fields->count++] =
+        (struct log_field){.name = name, .kind = LOG_FIELD_COUNT, .count = count};
+}
+
+static void add_seconds(struct fields *fields, const char *name, uint64_t nanoseconds)
+{
+    fields->list[fields->count++] =
+        (struct log_field){.name = name, .kind = LOG_FIELD_SECONDS, .count = nanoseconds};
+}
+
+static const char *end_name(const struct request *request)
+{
+    if (request->client_gone) {
+        return "client-gone";
+    }
+    if (request->cut) {
+        return "cut";
+    }
+    return request->complete ? "complete" : "answered-here";
+}
+
+static void add_route(struct fields *fields, const struct request *request)
+{
+    const struct router *router = request->worker->router;
+    add_text(fields, "model", span_of(route_model_name(router->fleet, request->model)));
+    add_text(fields, "endpoint", span_of(router->backends[request->choice.endpoint].url));
+    add_text(fields, "decision", span_of(route_outcome_name(request->choice.outcome)));
+    add_count(fields, "failed_tries", request->excluded_count);
+    add_count(fields, "prompt_bytes", request->prompt_bytes);
+    add_count(fields, "matched_bytes", request->choice.held_bytes);
+}
+
+void request_log_end(struct request *request)
+{
+    struct log *log = &request->worker->log;
+    if (!request->proxied || log->level < LOG_INFO) {
+        return;
+    }
+    struct fields fields = {.count = 0};
+    add_text(&fields, "id", span_of(request->log_id));
+    add_count(&fields, "status", request->status);
+    add_text(&fields, "end", span_of(end_name(request)));
+    if (request->routed) {
+        add_route(&fields, request);
+    }
+    if (request->answer_ns > 0) {
+        add_seconds(&fields, "first_byte_seconds", request->answer_ns - request->begin_ns);
+    }
+    add_seconds(&fields, "seconds", net_now_ns() - request->begin_ns);
+    add_count(&fields, "answer_bytes", request->answer_bytes);
+    log_event(log, LOG_INFO, "Request ended", fields.list, fields.count);
+}
