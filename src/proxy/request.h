@@ -197,7 +197,7 @@ void reload_wait_done(struct reload_wait *wait);      /* On the loop, from its m
 void request_load_prefilled(struct request *request); /* Each at most once per choice. */
 void request_load_ended(struct request *request);
 void request_first_byte(struct request *request); /* load.c: teaches the rate of a stream. */
-void request_log_end(struct request *request); /* report.c: one line about all of it. */
+void request_log_end(struct request *request);    /* report.c: one line about all of it. */
 /* relay.c */
 bool relay_build_engine_head(struct request *request);
 void relay_parse(struct request *request);     /* Consumes `input`: makes `head` and `output`. */

@@ -6,6 +6,10 @@
  * Prompts are bytes and go through the hash; the rule works on the chunks themselves. Budget
  * without limit, no ageing. Prompts: 100,000, a tenth of it with DCHECK; HASHTRIE_TEST_SCALE
  * multiplies.
+ *
+ * A node keeps 32 bits of each chunk's hash, so that now and then (some runs in a hundred) a chunk
+ * is taken for another. A world with such a difference is made again under other hashes: a mistake
+ * of the trie would show there, too.
  */
 #include <string.h>
 
@@ -183,6 +187,8 @@ struct world {
     uint32_t kept_count;
     unsigned char *bytes;
     uint64_t hashes[CHUNKS_MAX];
+    uint32_t salt;        /* Of all hashes. */
+    uint64_t differences; /* Matches that the rule does not agree with. */
     uint64_t held_by_all; /* Matches that met more holders than a node can name. */
 };
 
@@ -198,9 +204,10 @@ static struct hashtrie_key key_of(struct world *world, const struct prompt *prom
         }
     }
     size += random_below(&world->random, (uint32_t)world->chunk_size);
-    struct hashtrie_key key = {
-        .namespace_hash = hashtrie_hash_namespace(&prompt->namespace, sizeof prompt->namespace),
-        .hashes = world->hashes};
+    uint32_t namespace[] = {prompt->namespace, world->salt};
+    struct hashtrie_key key = {.namespace_hash =
+                                   hashtrie_hash_namespace(namespace, sizeof namespace),
+                               .hashes = world->hashes};
     key.count = hashtrie_hash_chunks(key.namespace_hash, world->bytes, size, world->chunk_size,
                                      world->hashes, CHUNKS_MAX);
     assert_int_equal(key.count, prompt->count);
@@ -251,8 +258,9 @@ static void compare(struct world *world, const struct prompt *prompt)
         world->held_by_all++;
         return;
     }
-    assert_int_equal(length, expected_length);
-    assert_true(mask_equal(&found, &expected));
+    if (length != expected_length || !mask_equal(&found, &expected)) {
+        world->differences++;
+    }
 }
 
 /* As a router goes: most are sent where the rule says, some elsewhere. */
@@ -277,12 +285,11 @@ static void route(struct world *world, const struct prompt *prompt)
     rule_insert(&world->rule, prompt, endpoint);
 }
 
-static void world_init(struct world *world, uint32_t endpoint_count, size_t chunk_size,
-                       uint32_t node_max)
+static void world_init(struct world *world, uint64_t seed, uint32_t endpoint_count,
+                       size_t chunk_size, uint32_t node_max)
 {
-    *world = (struct world){.random = {.state = test_seed()},
-                            .endpoint_count = endpoint_count,
-                            .chunk_size = chunk_size};
+    *world = (struct world){
+        .random = {.state = seed}, .endpoint_count = endpoint_count, .chunk_size = chunk_size};
     mem_init(&world->mem, SIZE_MAX);
     rule_init(&world->rule, &world->mem, node_max);
     world->kept = mem_alloc(&world->mem, KEPT * sizeof *world->kept);
@@ -313,10 +320,14 @@ static void world_fini(struct world *world)
     mem_fini(&world->mem);
 }
 
-static uint64_t holders_agree(uint32_t endpoint_count, size_t chunk_size, size_t prompt_count)
+/* Returns the differences. */
+static uint64_t live(uint64_t seed, uint32_t salt, uint32_t endpoint_count, size_t chunk_size,
+                     size_t prompt_count, uint64_t *held_by_all)
 {
     static struct world world;
-    world_init(&world, endpoint_count, chunk_size, (uint32_t)prompt_count * 16 + CHUNKS_MAX * 4);
+    world_init(&world, seed, endpoint_count, chunk_size,
+               (uint32_t)prompt_count * 16 + CHUNKS_MAX * 4);
+    world.salt = salt;
     static struct prompt prompt;
     for (size_t i = 0; i < prompt_count; i++) {
         const struct prompt *base =
@@ -336,24 +347,42 @@ static uint64_t holders_agree(uint32_t endpoint_count, size_t chunk_size, size_t
     struct hashtrie_stats stats;
     hashtrie_get_stats(world.trie, &stats);
     assert_int_equal(stats.evicted_node_count, 0);
-    assert_int_equal(stats.chunk_count, world.rule.count - NAMESPACES);
-    print_message("%zu prompts, %u chunks in %u nodes\n", prompt_count,
-                  world.rule.count - NAMESPACES, (unsigned)stats.node_count);
-    uint64_t held_by_all = world.held_by_all;
+    print_message("%zu prompts, %u chunks in %u nodes, %u differences\n", prompt_count,
+                  world.rule.count - NAMESPACES, (unsigned)stats.node_count,
+                  (unsigned)world.differences);
+    if (world.differences == 0) {
+        assert_int_equal(stats.chunk_count, world.rule.count - NAMESPACES);
+    }
+    uint64_t differences = world.differences;
+    *held_by_all = world.held_by_all;
     world_fini(&world);
+    return differences;
+}
+
+static uint64_t holders_agree(uint32_t endpoint_count, size_t chunk_size, size_t prompt_count)
+{
+    enum { SALTS = 3 };
+    uint64_t seed = test_seed();
+    uint64_t held_by_all = 0;
+    uint64_t differences = 1;
+    for (uint32_t salt = 0; salt < SALTS && differences > 0; salt++) {
+        differences =
+            live(seed, salt, endpoint_count, chunk_size, prompt_count * test_scale(), &held_by_all);
+    }
+    assert_int_equal(differences, 0);
     return held_by_all;
 }
 
 static void few_endpoints(void **state)
 {
     (void)state;
-    (void)holders_agree(4, 128, PROMPTS * test_scale());
+    (void)holders_agree(4, 128, PROMPTS);
 }
 
 static void as_many_as_a_node_can_name(void **state)
 {
     (void)state;
-    assert_int_equal(holders_agree(HASHTRIE_HOLDERS_MAX, 64, PROMPTS / 4 * test_scale()), 0);
+    assert_int_equal(holders_agree(HASHTRIE_HOLDERS_MAX, 64, PROMPTS / 4), 0);
 }
 
 static void more_than_a_node_can_name(void **state)
@@ -362,7 +391,7 @@ static void more_than_a_node_can_name(void **state)
     enum { WORLDS_MAX = 20 }; /* A small one may hold no node with so many. */
     uint64_t held_by_all = 0;
     for (int i = 0; i < WORLDS_MAX && held_by_all == 0; i++) {
-        held_by_all = holders_agree(ENDPOINTS_MAX, 256, PROMPTS / 4 * test_scale());
+        held_by_all = holders_agree(ENDPOINTS_MAX, 256, PROMPTS / 4);
     }
     assert_true(held_by_all > 0);
 }

@@ -1,6 +1,5 @@
 /* Log lines in both formats, whatever is put into them. */
 #include "base/log.h"
-
 #include "support/test.h"
 
 static const char *last_line(struct log *log)
@@ -33,8 +32,9 @@ static void text_has_fields_behind_the_message(void **state)
     struct log log;
     log_init(&log, -1, LOG_INFO, LOG_TEXT);
     log_event(&log, LOG_INFO, "Request ended", fields, FIELD_COUNT);
-    assert_string_equal(rest_of(&log, 0), " info Request ended id=a7 model=\"a \\\"b\\\" \\\\ c?d\" "
-                                          "empty=\"\" status=200 seconds=1.002003\n");
+    assert_string_equal(rest_of(&log, 0),
+                        " info Request ended id=a7 model=\"a \\\"b\\\" \\\\ c?d\" "
+                        "empty=\"\" status=200 seconds=1.002003\n");
     log.lines.size = 0;
     log_fini(&log);
 }
