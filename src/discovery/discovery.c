@@ -13,8 +13,8 @@
 #include "base/check.h"
 #include "base/list.h"
 #include "base/random.h"
-#include "discovery/fetch.h"
 #include "discovery/figures.h"
+#include "fetch/fetch.h"
 
 enum {
     JITTER_PARTS = 10, /* Pauses differ by 1/10 up and down. */
@@ -117,7 +117,10 @@ static void drop_question(struct discovery_engine *engine)
 static bool begin(struct discovery_engine *engine)
 {
     struct discovery *discovery = engine->discovery;
+    static const char *const headers[] = {
+        "Accept: text/plain;version=0.0.4, text/plain;q=0.5, */*;q=0.1", NULL};
     struct fetch_options options = {.url = engine->url,
+                                    .headers = headers,
                                     .timeout_ns = discovery->options.timeout_ns,
                                     .head_bytes_max = DISCOVERY_HEAD_BYTES_MAX,
                                     .body_bytes_max = DISCOVERY_BODY_BYTES_MAX,

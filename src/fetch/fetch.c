@@ -4,7 +4,7 @@
  * are over. Its callbacks only note; transfers end in take_done(), never within a callback of
  * libcurl's.
  */
-#include "discovery/fetch.h"
+#include "fetch/fetch.h"
 
 #include <curl/curl.h>
 
@@ -18,13 +18,13 @@ struct fetcher {
     struct net_loop *loop; /* Borrowed. */
     struct net_timer *timer;
     CURLM *multi;
-    struct curl_slist *headers;
     size_t fetch_count;
 };
 
 struct fetch {
     struct fetcher *fetcher;
     CURL *easy;
+    struct curl_slist *headers; /* Owned. */
     struct fetch_options options;
     size_t head_bytes;
     size_t body_bytes;
@@ -127,9 +127,7 @@ struct fetcher *fetcher_new(struct net_loop *loop, struct mem *mem)
     *fetcher = (struct fetcher){.mem = mem, .loop = loop};
     fetcher->timer = net_timer_new(loop, on_timer, fetcher);
     fetcher->multi = curl_multi_init();
-    fetcher->headers =
-        curl_slist_append(NULL, "Accept: text/plain;version=0.0.4, text/plain;q=0.5, */*;q=0.1");
-    if (fetcher->timer == NULL || fetcher->multi == NULL || fetcher->headers == NULL) {
+    if (fetcher->timer == NULL || fetcher->multi == NULL) {
         fetcher_free(fetcher);
         return NULL;
     }
@@ -147,7 +145,6 @@ void fetcher_free(struct fetcher *fetcher)
     }
     REQUIRE(fetcher->fetch_count == 0);
     (void)curl_multi_cleanup(fetcher->multi); /* Fails only for a bad handle; NULL is fine. */
-    curl_slist_free_all(fetcher->headers);
     net_timer_close(fetcher->timer);
     mem_free(fetcher->mem, fetcher, sizeof *fetcher);
     curl_global_cleanup();
@@ -180,6 +177,19 @@ static size_t on_curl_head(const char *bytes, size_t unit, size_t count, void *u
     return size;
 }
 
+static bool add_headers(struct fetch *fetch)
+{
+    const char *const *header = fetch->options.headers;
+    for (; header != NULL && *header != NULL; header++) {
+        struct curl_slist *longer = curl_slist_append(fetch->headers, *header);
+        if (longer == NULL) {
+            return false;
+        }
+        fetch->headers = longer;
+    }
+    return true;
+}
+
 static bool set_options(struct fetch *fetch)
 {
     CURL *easy = fetch->easy;
@@ -187,7 +197,12 @@ static bool set_options(struct fetch *fetch)
     CURLcode failed = curl_easy_setopt(easy, CURLOPT_URL, fetch->options.url);
     failed |= curl_easy_setopt(easy, CURLOPT_PRIVATE, fetch);
     failed |= curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, fetch->error);
-    failed |= curl_easy_setopt(easy, CURLOPT_HTTPHEADER, fetch->fetcher->headers);
+    failed |= curl_easy_setopt(easy, CURLOPT_HTTPHEADER, fetch->headers);
+    if (fetch->options.body != NULL) {
+        failed |= curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE,
+                                   (curl_off_t)fetch->options.body->size);
+        failed |= curl_easy_setopt(easy, CURLOPT_POSTFIELDS, fetch->options.body->data);
+    }
     failed |= curl_easy_setopt(easy, CURLOPT_USERAGENT, "hashtrie-router");
     failed |= curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http");
     failed |= curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
@@ -214,6 +229,7 @@ static void fetch_free(struct fetch *fetch)
 {
     struct fetcher *fetcher = fetch->fetcher;
     curl_easy_cleanup(fetch->easy);
+    curl_slist_free_all(fetch->headers);
     mem_free(fetcher->mem, fetch, sizeof *fetch);
 }
 
@@ -226,7 +242,7 @@ struct fetch *fetch_begin(struct fetcher *fetcher, const struct fetch_options *o
     fetch->fetcher = fetcher;
     fetch->options = *options;
     fetch->easy = curl_easy_init();
-    if (fetch->easy == NULL || !set_options(fetch) ||
+    if (fetch->easy == NULL || !add_headers(fetch) || !set_options(fetch) ||
         curl_multi_add_handle(fetcher->multi, fetch->easy) != CURLM_OK) {
         fetch_free(fetch);
         return NULL;

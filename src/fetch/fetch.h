@@ -1,9 +1,9 @@
 /*
- * GET of one URL after the other or many at a time, through libcurl on the loop. Private to the
- * room. One connection for each; no proxies, no redirects.
+ * Requests to the control plane, GET or POST, many at a time, through libcurl on the loop. One
+ * connection for each; no proxies, no redirects.
  */
-#ifndef HASHTRIE_DISCOVERY_FETCH_H
-#define HASHTRIE_DISCOVERY_FETCH_H
+#ifndef HASHTRIE_FETCH_FETCH_H
+#define HASHTRIE_FETCH_FETCH_H
 
 #include "net/net.h"
 
@@ -12,6 +12,8 @@ struct fetch;   /* One answer under way. */
 
 struct fetch_options {
     const char *url;
+    const char *const *headers; /* "Name: value", ends with NULL; copied. NULL: none. */
+    const struct span *body;    /* POST it; borrowed until the end. NULL: GET. */
     uint64_t timeout_ns;
     size_t head_bytes_max;
     size_t body_bytes_max;
