@@ -270,6 +270,8 @@ struct hashtrie_store_stats {
     double pinned_seconds; /* Another process's read transaction stays: pages freed since cannot be
                               used again. 0: there is none. */
     uint64_t pinned_pid;   /* Whose. */
+    uint64_t holder_pid; /* While OFF with EBUSY: the process that has the folder open; 0: unknown,
+                            as where it is in another container. */
 
     uint64_t snapshot_count; /* Made since open. */
     uint64_t snapshot_failure_count;

@@ -85,6 +85,7 @@ struct config {
     bool failover_on_busy;          /* 429 as well. */
     uint32_t eject_after_failures;  /* 0: off. */
     uint32_t thread_count;
+    uint64_t shutdown_delay_ns;
     uint64_t drain_timeout_ns;
     uint64_t connect_timeout_ns;
     uint64_t upstream_idle_timeout_ns;
@@ -102,6 +103,7 @@ struct config {
 
     bool store_enabled;
     const char *store_path;
+    uint64_t store_wait_ns;
     uint64_t store_bytes_max;
     uint64_t checkpoint_interval_ns;
     const char *snapshot_directory; /* NULL: none. */

@@ -7,8 +7,8 @@
 
 enum { ADMIN_BYTES_MAX = 4 * 1024 * 1024, SCRAPE_BYTES_MAX = 64 * 1024 * 1024 };
 
-static void send_json(struct request *request, unsigned status, struct buf *body,
-                      const struct json_writer *writer)
+void admin_send_json(struct request *request, unsigned status, struct buf *body,
+                     const struct json_writer *writer)
 {
     if (json_writer_ok(writer)) {
         answer_text(request, status, "application/json",
@@ -16,79 +16,6 @@ static void send_json(struct request *request, unsigned status, struct buf *body
     } else {
         answer_error(request, 500, "Out of memory.");
     }
-}
-
-static void write_store(struct json_writer *writer, struct router *router)
-{
-    json_write_key(writer, "store");
-    json_write_object(writer);
-    json_write_key(writer, "state");
-    if (router->store == NULL) {
-        json_write_text(writer, "none");
-        json_write_end(writer);
-        return;
-    }
-    struct hashtrie_store_stats stats;
-    hashtrie_store_get_stats(router->store, &stats);
-    json_write_text(writer, hashtrie_store_state_name(stats.state));
-    if (stats.problem != HASHTRIE_OK) {
-        json_write_key(writer, "problem");
-        json_write_text(writer, hashtrie_strerror(stats.problem));
-    }
-    json_write_key(writer, "up");
-    json_write_bool(writer, stats.up);
-    json_write_key(writer, "bytes");
-    json_write_uint(writer, stats.bytes);
-    json_write_key(writer, "max_bytes");
-    json_write_uint(writer, stats.max_bytes);
-    json_write_key(writer, "nodes");
-    json_write_uint(writer, stats.node_count);
-    json_write_key(writer, "last_checkpoint");
-    json_write_double(writer, stats.last_checkpoint_unix_s);
-    json_write_end(writer);
-}
-
-static void write_engines(struct json_writer *writer, struct router *router)
-{
-    hashtrie_lock(router->trie);
-    size_t telling_count = router->telling_count;
-    hashtrie_unlock(router->trie);
-    json_write_key(writer, "engines");
-    json_write_object(writer);
-    json_write_key(writer, "known");
-    json_write_uint(writer, router->backend_count);
-    json_write_key(writer, "metrics_read");
-    json_write_uint(writer, telling_count);
-    json_write_end(writer);
-}
-
-/* 200 while the process serves, whatever the store does. */
-static void serve_health(struct request *request, struct buf *body)
-{
-    struct json_writer writer;
-    json_writer_init(&writer, body);
-    json_write_object(&writer);
-    json_write_key(&writer, "status");
-    json_write_text(&writer, "healthy");
-    write_store(&writer, request->worker->router);
-    write_engines(&writer, request->worker->router);
-    json_write_end(&writer);
-    send_json(request, 200, body, &writer);
-}
-
-/* 200 when it should get traffic: it does not drain, and there is an engine. */
-static void serve_ready(struct request *request, struct buf *body)
-{
-    struct router *router = request->worker->router;
-    bool draining = atomic_load(&router->draining);
-    bool ready = !draining && router->backend_count > 0;
-    struct json_writer writer;
-    json_writer_init(&writer, body);
-    json_write_object(&writer);
-    json_write_key(&writer, "status");
-    json_write_text(&writer, ready ? "ready" : (draining ? "draining" : "no engines"));
-    json_write_end(&writer);
-    send_json(request, ready ? 200 : 503, body, &writer);
 }
 
 static void serve_version(struct request *request, struct buf *body)
@@ -99,7 +26,7 @@ static void serve_version(struct request *request, struct buf *body)
     json_write_key(&writer, "version");
     json_write_text(&writer, hashtrie_version());
     json_write_end(&writer);
-    send_json(request, 200, body, &writer);
+    admin_send_json(request, 200, body, &writer);
 }
 
 static void write_model(struct json_writer *writer, const char *name, uint64_t created)
@@ -139,7 +66,7 @@ static void serve_models(struct request *request, struct buf *body)
     }
     json_write_end(&writer);
     json_write_end(&writer);
-    send_json(request, 200, body, &writer);
+    admin_send_json(request, 200, body, &writer);
 }
 
 static void serve_metrics(struct request *request, struct buf *body)
@@ -157,7 +84,7 @@ static const struct {
     const char *path;
     void (*serve)(struct request *request, struct buf *body);
 } paths[] = {
-    {"/health", serve_health},   {"/ready", serve_ready},      {"/version", serve_version},
+    {"/health", health_serve},   {"/ready", health_serve_ready}, {"/version", serve_version},
     {"/metrics", serve_metrics}, {"/v1/models", serve_models},
 };
 

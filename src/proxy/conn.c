@@ -143,6 +143,7 @@ static bool take_event(struct conn *conn, enum http_event event, struct span bod
     struct request *request = &conn->request;
     switch (event) {
     case HTTP_GOT_HEAD:
+        conn->used = true;
         request_on_head(request, http_parser_head(conn->parser));
         return true;
     case HTTP_GOT_BODY:
@@ -218,7 +219,7 @@ bool conn_is_full(const struct conn *conn)
 bool conn_keeps_alive(const struct conn *conn)
 {
     return !conn->last && http_parser_head(conn->parser)->keep_alive &&
-           !atomic_load_explicit(&conn->worker->router->draining, memory_order_relaxed);
+           router_phase(conn->worker->router) == ROUTER_SERVING;
 }
 
 void conn_request_done(struct conn *conn)
@@ -310,6 +311,12 @@ void conn_abort(struct conn *conn)
     conn_close(conn);
 }
 
+void conn_abort_cut(struct conn *conn)
+{
+    conn->stuck = conn->stuck || !is_reading(conn) || net_stream_queued(conn->stream) > 0;
+    conn_abort(conn);
+}
+
 void conn_close_softly(struct conn *conn)
 {
     if (conn->stream == NULL || conn->lingering) {
@@ -329,10 +336,28 @@ void conn_close_softly(struct conn *conn)
     read_on(conn); /* To see the client's end; bytes are dropped. */
 }
 
-bool conn_is_idle(const struct conn *conn)
+static bool is_idle(const struct conn *conn)
 {
     return is_reading(conn) && !conn->lingering && http_parser_idle(conn->parser) &&
            conn->pending.size == 0 && net_stream_queued(conn->stream) == 0;
+}
+
+/* On a connection that is new, the first request is on its way. */
+void conn_drain(struct conn *conn)
+{
+    if (is_idle(conn) && conn->used && !net_stream_is_stale(conn->stream)) {
+        conn_close(conn);
+    }
+}
+
+bool conn_end(struct conn *conn)
+{
+    if (!is_reading(conn)) {
+        request_cut_short(&conn->request);
+        return true;
+    }
+    conn_close_softly(conn);
+    return false;
 }
 
 void conn_free(struct conn *conn)
@@ -376,11 +401,10 @@ static bool is_stuck(const struct conn *conn, uint64_t quiet_ns)
 static uint64_t quiet_limit_ns(const struct conn *conn)
 {
     const struct router *router = conn->worker->router;
-    if (http_parser_in_head(conn->parser) &&
-        atomic_load_explicit(&router->draining, memory_order_relaxed)) {
+    if (http_parser_in_head(conn->parser) && router_phase(router) >= ROUTER_DRAINING) {
         return ROUTER_LINGER_NS;
     }
-    return conn_is_idle(conn) ? ROUTER_CLIENT_IDLE_NS : ROUTER_CLIENT_READ_NS;
+    return is_idle(conn) ? ROUTER_CLIENT_IDLE_NS : ROUTER_CLIENT_READ_NS;
 }
 
 /* Others wait for the memory that this request's body holds up: a body has to come within a time

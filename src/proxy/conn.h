@@ -26,6 +26,7 @@ struct conn {
     size_t unread;      /* Of answers, by the client, at the last sweep. */
     bool parsing;       /* conn_parse() runs: whoever ends a request leaves the rest to it. */
     bool paused;        /* Not read, because too many bodies are in memory. */
+    bool used;          /* A request has come on it. */
     bool last;          /* No request is taken after this one. */
     bool lingering;     /* All is written or queued; waits for the client to read it. */
     bool stuck;         /* Its client reads nothing: it ends with a reset. */
@@ -39,9 +40,16 @@ void conn_close(struct conn *conn);
 void conn_cut(struct conn *conn); /* As a reset. */
 /* Cancels what is going on, then closes. */
 void conn_abort(struct conn *conn);
+/* The same; an answer that is not out does not look whole. */
+void conn_abort_cut(struct conn *conn);
 /* Once the bytes are out. */
 void conn_close_softly(struct conn *conn);
-bool conn_is_idle(const struct conn *conn);
+/* Nothing new is accepted: closes it if it was only kept for a next request, none of which is here.
+ */
+void conn_drain(struct conn *conn);
+/* The router ends: a request under way is told so, with an answer or an event if it can be. Closes
+ * once that is out. True: there was one. */
+bool conn_end(struct conn *conn);
 void conn_free(struct conn *conn); /* Closed before. */
 /* Timeouts; called now and then. */
 void conn_sweep(struct conn *conn, uint64_t now_ns);

@@ -18,9 +18,9 @@ struct router;
  */
 struct router *router_new(const struct config *config, struct log *log);
 /*
- * Serves on config->thread_count threads, this one included, until SIGTERM or SIGINT; then lets
- * requests finish for at most config->drain_timeout_ns, and makes the last checkpoint. A second
- * signal ends the process at once. False: a thread could not be started.
+ * Serves on config->thread_count threads, this one included, until SIGTERM or SIGINT; then drains
+ * (see life.h) and makes the last checkpoint. A second signal ends the process at once. False: a
+ * thread could not be started.
  */
 bool router_run(struct router *router);
 void router_free(struct router *router); /* NULL is fine. */

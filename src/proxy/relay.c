@@ -255,7 +255,8 @@ void relay_parse_end(struct request *request)
 }
 
 /* The client is told twice: by the event, and since the body's last chunk never comes. */
-void relay_error_event(struct request *request, const char *why)
+void relay_error_event(struct request *request, const char *type, unsigned code,
+                       const char *message)
 {
     bool has_place =
         request->framing == REQUEST_CHUNKED ||
@@ -265,10 +266,9 @@ void relay_error_event(struct request *request, const char *why)
     }
     char event[256];
     int size = snprintf(event, sizeof event,
-                        "event: error\ndata: {\"type\":\"error\",\"error\":{\"message\":\"The "
-                        "engine failed in the middle of its answer: %s.\",\"type\":"
-                        "\"engine_error\",\"code\":502}}\n\n",
-                        why);
+                        "event: error\ndata: {\"type\":\"error\",\"error\":{\"message\":"
+                        "\"%s\",\"type\":\"%s\",\"code\":%u}}\n\n",
+                        message, type, code);
     CHECK(size > 0 && (size_t)size < sizeof event);
     struct buf *scratch = &request->worker->scratch;
     scratch->size = 0;

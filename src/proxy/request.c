@@ -1,5 +1,7 @@
 #include "proxy/request.h"
 
+#include <stdio.h>
+
 #include "base/check.h"
 #include "proxy/conn.h"
 #include "proxy/engines.h"
@@ -224,6 +226,20 @@ void request_on_engine_written(struct request *request, enum net_status status)
     }
 }
 
+void request_cut_short(struct request *request)
+{
+    REQUIRE(request->sm.now != REQUEST_READING);
+    if (request->sm.now == REQUEST_RELAYING) {
+        request->cut = true;
+        relay_error_event(request, "server_error", 503,
+                          "The router is being stopped, and its time to finish is over.");
+        sm_move(&request->sm, REQUEST_DONE);
+    } else {
+        answer_error(request, 503, "The router is being stopped. Please try again.");
+    }
+    request_tick(request);
+}
+
 /* ---- Steps ---- */
 
 void request_drop_upstream(struct request *request, bool reusable)
@@ -433,6 +449,15 @@ static const char *why_cut(const struct request *request)
     return request->timed_out ? "nothing more of it in time" : net_status_text(request->failure);
 }
 
+static void tell_cut(struct request *request)
+{
+    char message[128];
+    int size = snprintf(message, sizeof message,
+                        "The engine failed in the middle of its answer: %s.", why_cut(request));
+    CHECK(size > 0 && (size_t)size < sizeof message);
+    relay_error_event(request, "engine_error", 502, message);
+}
+
 static enum step step_relaying(struct request *request)
 {
     if (!request->client_gone && request->input.size > 0) {
@@ -447,7 +472,7 @@ static enum step step_relaying(struct request *request)
     if (request->client_gone || request->complete || request->failed) {
         request->cut = !request->complete;
         if (request->cut && !request->client_gone) {
-            relay_error_event(request, why_cut(request));
+            tell_cut(request);
         }
         sm_move(&request->sm, REQUEST_DONE);
         return STEP_NEXT;

@@ -165,6 +165,8 @@ bool request_body_space(struct request *request, char **space, size_t *size);
 void request_on_client_gone(struct request *request);
 /* The client's queue has drained below its limit. */
 void request_on_client_ready(struct request *request);
+/* The router ends: a request under way gets 503, or the end of its answer with a word. */
+void request_cut_short(struct request *request);
 
 /* ---- From the engine's connection ---- */
 
@@ -203,8 +205,9 @@ bool relay_build_engine_head(struct request *request);
 void relay_parse(struct request *request);     /* Consumes `input`: makes `head` and `output`. */
 void relay_parse_end(struct request *request); /* The engine has closed its side. */
 /* The answer will not be completed: an event that says so, where the stream is at a place for it.
- */
-void relay_error_event(struct request *request, const char *why);
+ * `message` is plain: no quotes, no backslashes. */
+void relay_error_event(struct request *request, const char *type, unsigned code,
+                       const char *message);
 
 /* ---- answer.c: answers made here. Each ends the request; only the first is sent. ---- */
 
@@ -219,6 +222,15 @@ void answer_not_allowed(struct request *request, const char *allowed);
 
 /* The path is served here: answers it, and returns true. */
 bool admin_serve(struct request *request, struct span method, struct span path);
+struct json_writer;
+/* What was written to `body`; 500 if not all of it was. */
+void admin_send_json(struct request *request, unsigned status, struct buf *body,
+                     const struct json_writer *writer);
+
+/* ---- health.c ---- */
+
+void health_serve(struct request *request, struct buf *body);
+void health_serve_ready(struct request *request, struct buf *body);
 
 /* ---- snapshot.c ---- */
 

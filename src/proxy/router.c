@@ -181,52 +181,9 @@ static void tell(struct router *router)
     log_flush(router->log);
 }
 
-static void on_drain_timeout(void *user)
-{
-    struct router *router = user;
-    log_write(&router->workers[0].log, LOG_WARNING,
-              "Requests still run after the drain timeout: they are cut off");
-    atomic_store(&router->stopping, true);
-    router_wake_all(router);
-}
-
-static void on_signal(void *user, int number)
-{
-    struct router *router = user;
-    struct log *log = &router->workers[0].log;
-    router->signal_count++;
-    if (router->signal_count > 1) {
-        log_write(log, LOG_WARNING, "Second signal: ending at once");
-        log_flush(log);
-        (void)signal(number, SIG_DFL); /* Dies as if it had never been caught. */
-        (void)raise(number);
-        return;
-    }
-    log_write(log, LOG_INFO, "%s: draining, no new connections, requests may finish",
-              number == SIGTERM ? "SIGTERM" : "SIGINT");
-    atomic_store(&router->draining, true);
-    net_timer_start(router->drain_timer, router->config->drain_timeout_ns);
-    router_wake_all(router);
-}
-
-static bool watch_signals(struct router *router)
-{
-    struct net_loop *loop = router->workers[0].loop;
-    router->drain_timer = net_timer_new(loop, on_drain_timeout, router);
-    router->signals[0] = net_signal_new(loop, SIGTERM, on_signal, router);
-    router->signals[1] = net_signal_new(loop, SIGINT, on_signal, router);
-    return router->drain_timer != NULL && router->signals[0] != NULL && router->signals[1] != NULL;
-}
-
-static void unwatch_signals(struct router *router)
-{
-    net_timer_close(router->drain_timer);
-    net_signal_close(router->signals[0]);
-    net_signal_close(router->signals[1]);
-}
-
 struct router *router_new(const struct config *config, struct log *log)
 {
+    life_die_of_signals();
     struct mem mem;
     mem_init(&mem, SIZE_MAX);
     struct router *router = mem_alloc_zero(&mem, sizeof *router);
@@ -239,14 +196,15 @@ struct router *router_new(const struct config *config, struct log *log)
     router->log = log;
     router->start_unix_s = net_unix_ns() / CLOCK_NS_PER_S;
     atomic_init(&router->others_running, 0);
-    atomic_init(&router->draining, false);
-    atomic_init(&router->stopping, false);
+    atomic_init(&router->phase, ROUTER_SERVING);
+    atomic_init(&router->store_settled, false);
+    router->store_until_ns = net_now_ns() + config->store_wait_ns;
     bodies_init(&router->bodies, config->buffered_bytes_max, config->body_bytes_max);
     pthread_mutex_init(&router->log_mutex, NULL);
     raise_file_limit(log);
     if (admin_read_key(router) && make_trie(router) && open_store(router) &&
         router_add_backends(router) && router_add_aliases(router) && make_workers(router) &&
-        watch_signals(router) && engines_start(router) && listen_all(router)) {
+        life_watch_signals(router) && engines_start(router) && listen_all(router)) {
         tell(router);
         return router;
     }
@@ -276,7 +234,7 @@ void router_free(struct router *router)
         return;
     }
     close_store(router); /* Ends its threads: nobody sends wakes any more. */
-    unwatch_signals(router);
+    life_unwatch_signals(router);
     engines_stop(router);
     for (size_t i = 0; i < router->worker_count; i++) {
         worker_fini(&router->workers[i]);
@@ -348,11 +306,10 @@ bool router_run(struct router *router)
         worker_run(&router->workers[0]);
     } else {
         log_write(router->log, LOG_ERROR, "Threads cannot be started");
-        atomic_store(&router->draining, true);
-        atomic_store(&router->stopping, true);
-        router_wake_all(router);
+        life_enter(router, ROUTER_CUTTING);
     }
     join_threads(router);
+    life_die_of_signals();
     close_store(router);
     if (running) {
         log_write(router->log, LOG_INFO, "Ended in order");

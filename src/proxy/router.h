@@ -23,6 +23,7 @@
 #include "prompt/prompt.h"
 #include "proxy/body.h"
 #include "proxy/budget.h"
+#include "proxy/life.h"
 #include "proxy/stats.h"
 #include "route/route.h"
 
@@ -95,11 +96,11 @@ struct router {
     char *admin_key; /* Owned; NULL: there is none. */
     uint16_t port;
     atomic_uint others_running; /* Workers besides the first, whose loop outlives theirs. */
-    atomic_bool draining;       /* Nothing new is accepted. */
-    atomic_bool stopping;       /* What is left is cut off. */
-    unsigned signal_count;      /* Main thread. */
+    atomic_int phase;           /* enum router_phase. */
+    uint64_t store_until_ns;    /* /ready waits no longer for the store. */
+    atomic_bool store_settled;  /* It has been up, or waited for long enough. */
     struct net_signal *signals[2];
-    struct net_timer *drain_timer;
+    struct net_timer *life_timer; /* Of the phase. */
     uint64_t start_unix_s;
 };
 
@@ -131,7 +132,8 @@ struct worker {
     struct random random;  /* For delays. */
     pthread_t thread;
     bool thread_started;
-    bool drained; /* Has seen router->draining. */
+    bool drained; /* Has seen ROUTER_DRAINING, ... */
+    bool ended;   /* ... ROUTER_ENDING. */
 };
 
 /* start.c: what router_new() does with the configuration. */

@@ -480,6 +480,8 @@ static void write_process(struct scrape *scrape)
     metrics_sample_u64(writer, 1, METRICS_LABEL("version", hashtrie_version()));
     metrics_single_u64(writer, "process_start_time_seconds", METRICS_GAUGE,
                        "When the router was started.", scrape->router->start_unix_s);
+    metrics_single_u64(writer, "hashtrie_ready", METRICS_GAUGE, "1 while /ready answers 200.",
+                       router_is_ready(scrape->router) ? 1 : 0);
 }
 
 bool scrape_write(struct worker *worker, struct buf *out)

@@ -1,8 +1,9 @@
 /*
  * One loop and what lives on it. Runs on its own thread; the first worker runs on the main thread.
  *
- * Its end: router->draining -> the listener closes, idle connections close, busy ones close after
- * their answer -> the last one gone stops the loop. router->stopping cuts what is left.
+ * Its end: ROUTER_DRAINING -> the listener closes, idle connections close, busy ones close after
+ * their answer -> the last one gone stops the loop. ROUTER_ENDING tells what is left,
+ * ROUTER_CUTTING cuts it.
  */
 #include "base/check.h"
 #include "base/clock.h"
@@ -104,10 +105,7 @@ static void drain(struct worker *worker)
     net_listener_close(worker->listener);
     worker->listener = NULL;
     list_foreach_safe (link, &worker->conns) {
-        struct conn *conn = LIST_ITEM(link, struct conn, link);
-        if (conn_is_idle(conn)) {
-            conn_close(conn);
-        }
+        conn_drain(LIST_ITEM(link, struct conn, link));
     }
     list_foreach_safe (link, &worker->upstreams) {
         struct upstream *upstream = LIST_ITEM(link, struct upstream, all);
@@ -117,10 +115,23 @@ static void drain(struct worker *worker)
     }
 }
 
+static void end_all(struct worker *worker)
+{
+    size_t count = 0;
+    worker->ended = true;
+    list_foreach_safe (link, &worker->conns) {
+        count += conn_end(LIST_ITEM(link, struct conn, link));
+    }
+    if (count > 0) {
+        log_write(&worker->log, LOG_WARNING,
+                  "%zu requests still ran after the drain timeout: they are cut off", count);
+    }
+}
+
 static void cut_all(struct worker *worker)
 {
     while (!list_empty(&worker->conns)) {
-        conn_abort(LIST_ITEM(worker->conns.next, struct conn, link));
+        conn_abort_cut(LIST_ITEM(worker->conns.next, struct conn, link));
     }
 }
 
@@ -141,10 +152,14 @@ static void on_wake(void *user)
     if (worker->number == 0) {
         engines_take_suspected(worker->router);
     }
-    if (atomic_load(&worker->router->draining) && !worker->drained) {
+    enum router_phase phase = router_phase(worker->router);
+    if (phase >= ROUTER_DRAINING && !worker->drained) {
         drain(worker);
     }
-    if (atomic_load(&worker->router->stopping)) {
+    if (phase >= ROUTER_ENDING && !worker->ended) {
+        end_all(worker);
+    }
+    if (phase >= ROUTER_CUTTING) {
         cut_all(worker);
     }
     worker_conn_gone(worker);

@@ -78,6 +78,7 @@ struct counters {
     atomic_uint_fast64_t bytes;
     atomic_uint_fast64_t cap_bytes;
     atomic_uint_fast64_t restore_ns;
+    atomic_uint_fast64_t holder_pid; /* Of the folder's lock, when it was last refused. */
     atomic_uint_fast64_t warm_done;
     atomic_uint_fast64_t warm_total; /* 0: not known yet. */
     atomic_uint_fast64_t reloads;
@@ -285,6 +286,8 @@ bool control_wait_until(struct control *control, uint64_t deadline_ns); /* False
 enum hashtrie_status store_come_up(struct hashtrie_store *store);
 /* Whether the first attempt's failure is the operator's to mend: hashtrie_store_open() fails. */
 bool store_refuses(enum hashtrie_status status);
+/* holder.c. Its pid; 0: nobody, or unknown. Reads /proc. */
+uint64_t store_lock_holder(const char *directory);
 void store_env_close(struct hashtrie_store *store);
 /* Closes the environment if its files are gone or replaced. Writer thread, between batches. */
 void store_look(struct hashtrie_store *store);

@@ -8,6 +8,7 @@
  */
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "base/check.h"
@@ -189,19 +190,28 @@ static enum hashtrie_status ensure_directory(struct hashtrie_store *store)
 
 static void tell_problem(struct hashtrie_store *store, enum hashtrie_status status)
 {
+    uint64_t holder = status == HASHTRIE_EBUSY ? store_lock_holder(store->directory) : 0;
+    counter_set(&store->counters.holder_pid, holder);
     int before = atomic_exchange_explicit(&store->problem, (int)status, memory_order_relaxed);
     bool was_off = store_set_state(store, HASHTRIE_STORE_OFF) == HASHTRIE_STORE_OFF;
     if (was_off && before == (int)status) {
         return;
     }
-    const char *what = hashtrie_strerror(status);
     if (status == HASHTRIE_EBUSY) {
-        what = "another router has the folder open";
+        char pid[32] = "unknown";
+        if (holder > 0) {
+            (void)snprintf(pid, sizeof pid, "%" PRIu64, holder);
+        }
+        store_event(store, HASHTRIE_EVENT_WARNING,
+                    "%s: another router has the folder open (process: %s); requests are served "
+                    "from memory alone until it lets go, which is tried every second",
+                    store->directory, pid);
+        return;
     }
     store_event(store, HASHTRIE_EVENT_ERROR,
                 "%s cannot be opened: %s; requests are served from memory alone, and it is tried "
                 "again",
-                store->directory, what);
+                store->directory, hashtrie_strerror(status));
 }
 
 static void tell_up(struct hashtrie_store *store, bool another)

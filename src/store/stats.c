@@ -95,6 +95,9 @@ void hashtrie_store_get_stats(struct hashtrie_store *store, struct hashtrie_stor
         .filter_ready = atomic_load_explicit(&store->filter_ready, memory_order_relaxed),
         .filter_bytes = counter_get(&store->filter_bytes),
     };
+    if (out->state == HASHTRIE_STORE_OFF && out->problem == HASHTRIE_EBUSY) {
+        out->holder_pid = counter_get(&counters->holder_pid);
+    }
     out->up = out->state == HASHTRIE_STORE_OK || out->state == HASHTRIE_STORE_SLOW ||
               out->state == HASHTRIE_STORE_FRESH;
     uint64_t total = counter_get(&counters->warm_total);

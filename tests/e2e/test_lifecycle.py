@@ -1,10 +1,8 @@
-"""Start, stop, kill -9, and what is remembered; the store seen by hashtrie-dump."""
+"""Restarts, kill -9, and what is remembered; the store seen by hashtrie-dump."""
 import json
 import random
 import re
-import signal
 import socket
-import subprocess
 import threading
 import time
 
@@ -33,100 +31,6 @@ def wait_checkpoint(router):
                20, "a checkpoint")
 
 
-# ---- Stopping ----
-
-@pytest.mark.smoke
-def test_sigterm_lets_requests_finish_and_ends_with_0(world):
-    begun = threading.Event()
-    release = threading.Event()
-
-    def handler(exchange):
-        exchange.start_stream()
-        exchange.chunk(b"data: 1\n\n")
-        begun.set()
-        release.wait(30)
-        exchange.chunk(b"data: 2\n\n")
-        exchange.end_stream()
-
-    router = world.router([world.upstream(handler)], store=world.store())
-    with Connection(router.address) as connection, Connection(router.address) as idle:
-        assert idle.ask("GET", "/health").status == 200
-        connection.send_request("POST", "/v1/chat/completions", chat_body("x", stream=True))
-        connection.read_head()
-        parts = connection.chunks()
-        assert next(parts) == b"data: 1\n\n" and begun.wait(10)
-        router.signal(signal.SIGTERM)
-        assert idle.receive() == b""  # Idle connections are closed at once.
-
-        def refused():
-            try:
-                socket.create_connection(router.address, timeout=1).close()
-            except OSError:
-                return True
-            return False
-
-        wait_until(refused, what="no new connections")
-        assert router.running()
-        release.set()
-        assert list(parts) == [b"data: 2\n\n"]
-    assert router.wait() == 0
-
-
-def test_the_wait_for_requests_is_bounded(world):
-    hold = threading.Event()
-    router = world.router([world.upstream(lambda exchange: hold.wait(60))],
-                          "--drain-timeout", "300ms")
-    with Connection(router.address) as connection:
-        connection.send_request("POST", "/v1/chat/completions", chat_body("x"))
-        wait_until(lambda: scrape(router).total("vllm:num_requests_running") == 1)
-        start = time.monotonic()
-        router.signal(signal.SIGTERM)
-        assert router.wait() == 0
-        assert time.monotonic() - start < 5 * SLOW
-    hold.set()
-
-
-def test_a_second_signal_ends_at_once(world):
-    hold = threading.Event()
-    router = world.router([world.upstream(lambda exchange: hold.wait(60))])
-    with Connection(router.address) as connection:
-        connection.send_request("POST", "/v1/chat/completions", chat_body("x"))
-        wait_until(lambda: scrape(router).total("vllm:num_requests_running") == 1)
-        router.signal(signal.SIGTERM)
-        router.wait_line(r"(?i)(SIGTERM|drain|stopping|shutting)")
-        router.signal(signal.SIGTERM)
-        router.wait()
-    hold.set()
-
-
-def test_not_ready_while_draining(world):
-    hold = threading.Event()
-    begun = threading.Event()
-
-    def handler(exchange):
-        begun.set()
-        hold.wait(30)
-        exchange.answer()
-
-    router = world.router([world.upstream(handler)])
-    with Connection(router.address) as busy, Connection(router.address) as probe:
-        # Two requests on one connection: the second is read after the signal.
-        busy.send_request("POST", "/v1/chat/completions", chat_body("x"))
-        assert begun.wait(10)
-        probe.send(b"GET /ready HTTP/1.1\r\n")  # Half a request: the connection is not idle.
-        wait_until(lambda: scrape(router).total("vllm:num_requests_running") == 1)
-        router.signal(signal.SIGTERM)
-        router.wait_line(r"(?i)(SIGTERM|drain|stopping|shutting)")
-        try:
-            probe.send(b"Host: x\r\n\r\n")
-            assert probe.read_answer().status == 503
-        except (EOFError, ConnectionError):
-            pass  # Closed at once is as clear an answer.
-        hold.set()
-        assert busy.read_answer().status == 200
-    assert router.wait() == 0
-
-
 # ---- Remembering ----
 
 def start_conversations(router, count, first=0, size=3000):
@@ -139,18 +43,6 @@ def start_conversations(router, count, first=0, size=3000):
         answer = chat(router, messages)
         talks.append((next_turn(messages, answer), engine_of(answer)))
     return talks
-
-
-def test_sigterm_does_not_wait_for_half_a_head(world):
-    router = world.router([world.engine()])
-    with Connection(router.address) as half, Connection(router.address) as empty_line:
-        half.send(b"POST /v1/chat/completions HTT")
-        assert get(router, "/health").status == 200
-        chat(router, "x", connection=empty_line)
-        empty_line.send(b"\r\n")
-        begun = time.time()
-        assert router.terminate() == 0
-        assert time.time() - begun < 15 * SLOW # The drain timeout is 30 s.
 
 
 @pytest.mark.smoke
