@@ -74,6 +74,8 @@ struct config {
     enum config_log_level log_level;
     const char *log_format_name;
     bool log_json;
+    const char *otel_endpoint; /* NULL: none. */
+    const char *otel_service_name;
 
     struct config_backend *backends;
     size_t backend_count;

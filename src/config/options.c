@@ -65,6 +65,21 @@ const struct option options[OPTION_ID_COUNT] = {
                            .choices = {"text", "json"},
                            .field = FIELD(log_format_name),
                            .help = "text: a line for humans; json: one object a line."},
+    [OPTION_OTEL_ENDPOINT] = {.flag = "--otel-endpoint",
+                              .metavar = "URL",
+                              .kind = OPTION_TEXT,
+                              .fallback_note = "none",
+                              .field = FIELD(otel_endpoint),
+                              .help =
+                                  "OpenTelemetry collector, such as http://collector:4318: gets "
+                                  "a span for each request, by OTLP over HTTP (port 4317 is "
+                                  "gRPC, which is not spoken)."},
+    [OPTION_OTEL_SERVICE_NAME] = {.flag = "--otel-service-name",
+                                  .metavar = "NAME",
+                                  .kind = OPTION_TEXT,
+                                  .fallback = "vllm-router",
+                                  .field = FIELD(otel_service_name),
+                                  .help = "The service that spans name."},
     [OPTION_SHUTDOWN_DELAY] = {.flag = "--shutdown-delay",
                                .metavar = "DURATION",
                                .kind = OPTION_DURATION,

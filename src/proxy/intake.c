@@ -5,6 +5,7 @@
 #include "base/random.h"
 #include "proxy/conn.h"
 #include "proxy/request.h"
+#include "proxy/traces.h"
 
 void request_free_body(struct request *request)
 {
@@ -124,6 +125,7 @@ void request_on_head(struct request *request, const struct http_head *head)
     make_log_id(request);
     request->proxied = is_proxied(path_of(head->target)) && span_is(head->method, "POST");
     if (request->proxied) {
+        traces_begin(request, head);
         begin_body(request, head);
     } else if (head->has_body) {
         serve_here(request, head); /* The body is not looked at, and the connection ends. */

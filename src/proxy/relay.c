@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "proxy/conn.h"
 #include "proxy/request.h"
+#include "proxy/traces.h"
 #include "proxy/upstream.h"
 
 /* Headers that are made anew, or that belong to one connection. */
@@ -18,19 +19,22 @@ static bool is_dropped(const struct http_head *head, struct span name)
     return span_is_nocase(name, "x-request-id") || http_is_hop_by_hop(head, name);
 }
 
-static bool write_client_headers(struct buf *out, const struct http_head *head)
+static bool write_client_headers(const struct request *request, struct buf *out,
+                                 const struct http_head *head)
 {
+    bool traced = request->worker->router->traces != NULL;
     for (size_t i = 0; i < head->header_count; i++) {
         struct span name = head->headers[i].name;
         if (is_dropped(head, name) || span_is_nocase(name, "host") ||
-            span_is_nocase(name, "content-length") || span_is_nocase(name, "expect")) {
+            span_is_nocase(name, "content-length") || span_is_nocase(name, "expect") ||
+            (traced && span_is_nocase(name, "traceparent"))) {
             continue;
         }
         if (!http_write_header(out, name, head->headers[i].value)) {
             return false;
         }
     }
-    return true;
+    return !traced || traces_write_parent(request, out);
 }
 
 bool relay_build_engine_head(struct request *request)
@@ -44,7 +48,7 @@ bool relay_build_engine_head(struct request *request)
            buf_append(out, request->target.data, request->target.size) &&
            buf_append_text(out, " HTTP/1.1\r\n") &&
            http_write_header(out, span_of("Host"), backend->host) &&
-           write_client_headers(out, head) &&
+           write_client_headers(request, out, head) &&
            http_write_header(out, span_of("X-Request-Id"), request->id) &&
            http_write_header_number(out, "Content-Length", request->body.size) &&
            http_write_head_end(out);

@@ -1,6 +1,8 @@
-/* What the log says of a request when it is over: the one line that tells its whole story. */
+/* What a request leaves when it is over: a line in the log that tells its whole story, and a span.
+ */
 #include "base/clock.h"
 #include "proxy/request.h"
+#include "proxy/traces.h"
 
 enum { FIELDS_MAX = 16 };
 
@@ -49,16 +51,21 @@ static void add_route(struct fields *fields, const struct request *request)
     add_count(fields, "matched_bytes", request->choice.held_bytes);
 }
 
-void request_log_end(struct request *request)
+static void log_end(const struct request *request)
 {
     struct log *log = &request->worker->log;
-    if (!request->proxied || log->level < LOG_INFO) {
+    if (log->level < LOG_INFO) {
         return;
     }
     struct fields fields = {.count = 0};
     add_text(&fields, "id", span_of(request->log_id));
     add_count(&fields, "status", request->status);
     add_text(&fields, "end", span_of(end_name(request)));
+    char trace[TRACE_ID_BYTES];
+    if (request->worker->router->traces != NULL) {
+        trace_write_id(&request->trace, trace);
+        add_text(&fields, "trace_id", (struct span){.data = trace, .size = sizeof trace});
+    }
     if (request->routed) {
         add_route(&fields, request);
     }
@@ -68,4 +75,12 @@ void request_log_end(struct request *request)
     add_seconds(&fields, "seconds", net_now_ns() - request->begin_ns);
     add_count(&fields, "answer_bytes", request->answer_bytes);
     log_event(log, LOG_INFO, "Request ended", fields.list, fields.count);
+}
+
+void request_report_end(const struct request *request)
+{
+    if (request->proxied) {
+        log_end(request);
+        traces_end(request);
+    }
 }

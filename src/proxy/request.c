@@ -527,7 +527,7 @@ static enum step step_done(struct request *request)
     request_drop_upstream(request, request->complete && request->reusable);
     request_load_ended(request);
     count_end(request);
-    request_log_end(request);
+    request_report_end(request);
     request_free_body(request);
     mem_free(&request->worker->mem, request->hashes, request->key.count * sizeof *request->hashes);
     request->hashes = NULL;

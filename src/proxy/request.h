@@ -19,6 +19,7 @@
 
 #include "base/sm.h"
 #include "proxy/router.h"
+#include "trace/trace.h"
 
 enum request_state {
     REQUEST_READING,
@@ -79,10 +80,11 @@ struct request {
     struct span id;     /* In the head, or id_text. */
     struct span target; /* As it came, query included. */
     struct buf body;
-    uint64_t body_charged;  /* To router->bodies, what is reserved included. */
-    uint64_t body_reserved; /* Of these, not yet come. */
-    uint64_t begin_ns;      /* When its head was complete. */
-    uint64_t routing_ns;    /* When its body was. */
+    uint64_t body_charged;      /* To router->bodies, what is reserved included. */
+    uint64_t body_reserved;     /* Of these, not yet come. */
+    struct trace_context trace; /* Only with --otel-endpoint. */
+    uint64_t begin_ns;          /* When its head was complete. */
+    uint64_t routing_ns;        /* When its body was. */
 
     /* What it is about. */
     size_t model;     /* In the fleet. */
@@ -198,8 +200,8 @@ void reload_wait_send(struct reload_wait *wait);      /* From the store's thread
 void reload_wait_done(struct reload_wait *wait);      /* On the loop, from its mailbox. */
 void request_load_prefilled(struct request *request); /* Each at most once per choice. */
 void request_load_ended(struct request *request);
-void request_first_byte(struct request *request); /* load.c: teaches the rate of a stream. */
-void request_log_end(struct request *request);    /* report.c: one line about all of it. */
+void request_first_byte(struct request *request);       /* load.c: teaches the rate of a stream. */
+void request_report_end(const struct request *request); /* report.c */
 /* relay.c */
 bool relay_build_engine_head(struct request *request);
 void relay_parse(struct request *request);     /* Consumes `input`: makes `head` and `output`. */

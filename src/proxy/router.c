@@ -18,6 +18,7 @@
 #include "proxy/crash.h"
 #include "proxy/engines.h"
 #include "proxy/proxy.h"
+#include "proxy/traces.h"
 
 enum {
     RELOAD_THREADS = 2,
@@ -204,7 +205,8 @@ struct router *router_new(const struct config *config, struct log *log)
     raise_file_limit(log);
     if (admin_read_key(router) && make_trie(router) && open_store(router) &&
         router_add_backends(router) && router_add_aliases(router) && make_workers(router) &&
-        life_watch_signals(router) && engines_start(router) && listen_all(router)) {
+        life_watch_signals(router) && engines_start(router) && traces_start(router) &&
+        listen_all(router)) {
         tell(router);
         return router;
     }
@@ -236,6 +238,7 @@ void router_free(struct router *router)
     close_store(router); /* Ends its threads: nobody sends wakes any more. */
     life_unwatch_signals(router);
     engines_stop(router);
+    traces_stop(router);
     for (size_t i = 0; i < router->worker_count; i++) {
         worker_fini(&router->workers[i]);
     }
@@ -309,6 +312,7 @@ bool router_run(struct router *router)
         life_enter(router, ROUTER_CUTTING);
     }
     join_threads(router);
+    traces_flush(router);
     life_die_of_signals();
     close_store(router);
     if (running) {

@@ -65,6 +65,7 @@ double arrivals_per_second(struct arrivals *arrivals, uint64_t now_s);
 
 struct discovery;
 struct engine;
+struct trace_exporter;
 struct worker;
 
 struct router {
@@ -79,12 +80,13 @@ struct router {
     struct budget retry_budget;   /* The trie's lock covers it. */
     struct backend *backends;     /* Owned. */
     size_t backend_count;
-    struct engine *engines;      /* Owned, per backend: see engines.h. */
-    struct discovery *discovery; /* Owned; first loop's thread. NULL: engines are not asked. */
-    struct discovery *checks;    /* The same for their health. */
-    struct list suspected;       /* struct engine.suspected; the trie's lock covers it. */
-    size_t telling_count;        /* Engines whose metrics are read; the trie's lock covers it. */
-    uint16_t *backend_of_holder; /* Owned; by the trie's endpoint number. UINT16_MAX: none. */
+    struct engine *engines;        /* Owned, per backend: see engines.h. */
+    struct discovery *discovery;   /* Owned; first loop's thread. NULL: engines are not asked. */
+    struct discovery *checks;      /* The same for their health. */
+    struct trace_exporter *traces; /* Owned. NULL: requests leave no spans. */
+    struct list suspected;         /* struct engine.suspected; the trie's lock covers it. */
+    size_t telling_count;          /* Engines whose metrics are read; the trie's lock covers it. */
+    uint16_t *backend_of_holder;   /* Owned; by the trie's endpoint number. UINT16_MAX: none. */
     size_t backend_of_holder_size;
     const struct config_alias **aliases; /* Owned; sorted by name. */
     size_t alias_count;

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "metrics/metrics.h"
 #include "proxy/engines.h"
+#include "trace/trace.h"
 
 /* What the trie's lock covers, copied out of it in one go. */
 struct endpoint_view {
@@ -478,6 +479,14 @@ static void write_process(struct scrape *scrape)
     struct metrics_writer *writer = &scrape->writer;
     metrics_family(writer, "hashtrie_build_info", METRICS_GAUGE, "1, with the version as a label.");
     metrics_sample_u64(writer, 1, METRICS_LABEL("version", hashtrie_version()));
+    struct trace_stats traces = {0};
+    if (scrape->router->traces != NULL) {
+        traces = trace_exporter_stats(scrape->router->traces);
+    }
+    metrics_family(writer, "hashtrie_trace_spans_total", METRICS_COUNTER,
+                   "Spans of requests, by what became of them.");
+    metrics_sample_u64(writer, traces.sent, METRICS_LABEL("result", "sent"));
+    metrics_sample_u64(writer, traces.dropped, METRICS_LABEL("result", "dropped"));
     metrics_single_u64(writer, "process_start_time_seconds", METRICS_GAUGE,
                        "When the router was started.", scrape->router->start_unix_s);
     metrics_single_u64(writer, "hashtrie_ready", METRICS_GAUGE, "1 while /ready answers 200.",

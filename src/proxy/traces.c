@@ -1,0 +1,143 @@
+#include "proxy/traces.h"
+
+#include <stdio.h>
+
+#include "hashtrie/status.h"
+
+#include "base/clock.h"
+
+enum { URL_BYTES_MAX = 1024, STATUS_SERVER_ERROR = 500 };
+
+static void on_change(void *user, const char *error)
+{
+    struct router *router = user;
+    struct log *log = &router->workers[0].log;
+    if (error != NULL) {
+        log_write(log, LOG_WARNING, "Traces cannot be sent to %s: %s",
+                  router->config->otel_endpoint, error);
+    } else {
+        log_write(log, LOG_INFO, "Traces are sent to %s", router->config->otel_endpoint);
+    }
+}
+
+/* Whatever --otel-endpoint leaves out: the scheme, the path that OTLP asks for. */
+static bool make_url(struct router *router, char *url, size_t size)
+{
+    const char *given = router->config->otel_endpoint;
+    bool has_scheme = strstr(given, "://") != NULL;
+    int length = snprintf(url, size, "%s%s", has_scheme ? "" : "http://", given);
+    const char *error = "it is too long";
+    struct http_url parts;
+    if (length > 0 && (size_t)length < size && http_url_parse(span_of(url), &parts, &error)) {
+        if (parts.path.size > 0) {
+            return true;
+        }
+        while (url[length - 1] == '/') {
+            length--;
+        }
+        int more = snprintf(url + length, size - (size_t)length, "/v1/traces");
+        if ((size_t)length + (size_t)more < size) {
+            return true;
+        }
+        error = "it is too long";
+    }
+    log_write(router->log, LOG_ERROR, "--otel-endpoint %s: %s", given, error);
+    return false;
+}
+
+bool traces_start(struct router *router)
+{
+    char url[URL_BYTES_MAX];
+    if (router->config->otel_endpoint == NULL) {
+        return true;
+    }
+    if (!make_url(router, url, sizeof url)) {
+        return false;
+    }
+    struct worker *first = &router->workers[0];
+    struct trace_exporter_options options = {.url = url,
+                                             .service = router->config->otel_service_name,
+                                             .version = hashtrie_version(),
+                                             .on_change = on_change,
+                                             .user = router};
+    router->traces = trace_exporter_new(first->loop, &first->mem, &options);
+    if (router->traces == NULL) {
+        log_write(router->log, LOG_ERROR, "Out of memory");
+    }
+    return router->traces != NULL;
+}
+
+void traces_flush(struct router *router)
+{
+    if (router->traces != NULL) {
+        trace_exporter_flush(router->traces);
+    }
+}
+
+void traces_stop(struct router *router)
+{
+    trace_exporter_free(router->traces);
+    router->traces = NULL;
+}
+
+void traces_begin(struct request *request, const struct http_head *head)
+{
+    if (request->worker->router->traces != NULL) {
+        trace_begin(&request->trace, http_header(head, "traceparent"), &request->worker->random);
+    }
+}
+
+bool traces_write_parent(const struct request *request, struct buf *out)
+{
+    char parent[TRACE_PARENT_BYTES];
+    trace_write_parent(&request->trace, parent);
+    return http_write_header(out, span_of("traceparent"),
+                             (struct span){.data = parent, .size = sizeof parent});
+}
+
+void traces_end(const struct request *request)
+{
+    struct router *router = request->worker->router;
+    if (router->traces == NULL) {
+        return;
+    }
+    uint64_t now_ns = net_now_ns();
+    uint64_t unix_ns = net_unix_ns();
+    struct trace_attribute attributes[TRACE_ATTRIBUTES_MAX];
+    size_t count = 0;
+    attributes[count++] =
+        (struct trace_attribute){.name = "http.request.method", .text = span_of("POST")};
+    attributes[count++] = (struct trace_attribute){.name = "url.path", .text = request->target};
+    attributes[count++] =
+        (struct trace_attribute){.name = "http.response.status_code", .count = request->status};
+    attributes[count++] =
+        (struct trace_attribute){.name = "hashtrie.request_id", .text = request->id};
+    if (request->routed) {
+        attributes[count++] = (struct trace_attribute){
+            .name = "gen_ai.request.model",
+            .text = span_of(route_model_name(router->fleet, request->model))};
+        attributes[count++] = (struct trace_attribute){
+            .name = "hashtrie.endpoint",
+            .text = span_of(router->backends[request->choice.endpoint].url)};
+        attributes[count++] =
+            (struct trace_attribute){.name = "hashtrie.decision",
+                                     .text = span_of(route_outcome_name(request->choice.outcome))};
+        attributes[count++] = (struct trace_attribute){.name = "hashtrie.failed_tries",
+                                                       .count = request->excluded_count};
+        attributes[count++] = (struct trace_attribute){.name = "hashtrie.prompt_bytes",
+                                                       .count = request->prompt_bytes};
+        attributes[count++] = (struct trace_attribute){.name = "hashtrie.matched_bytes",
+                                                       .count = request->choice.held_bytes};
+    }
+    struct trace_span span = {
+        .context = &request->trace,
+        .name = "POST",
+        .begin_unix_ns = unix_ns - (now_ns - request->begin_ns),
+        .first_byte_unix_ns = request->answer_ns == 0 ? 0 : unix_ns - (now_ns - request->answer_ns),
+        .end_unix_ns = unix_ns,
+        .failed = request->cut || request->status >= STATUS_SERVER_ERROR,
+        .attributes = attributes,
+        .attribute_count = count,
+    };
+    trace_exporter_add(router->traces, &span);
+}
