@@ -2,8 +2,12 @@
  * Listeners. Each has a socket of its own with SO_REUSEPORT, so that every loop accepts for itself.
  * SO_REUSEPORT alone would also share the port with another router of the same user: the first
  * listener of a port therefore asks for it without the option before.
+ *
+ * Sockets that were passed to the process are listened on by every loop: each wakes for each
+ * connection, and the first to come has it, which is a loop with nothing else to do.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -83,7 +87,14 @@ static enum net_status resolve_and_open(const struct net_listen_options *options
     return status;
 }
 
-static uint16_t socket_port(int descriptor)
+static bool socket_option_is(int descriptor, int option, int expected)
+{
+    int value = 0;
+    socklen_t size = sizeof value;
+    return getsockopt(descriptor, SOL_SOCKET, option, &value, &size) == 0 && value == expected;
+}
+
+static enum net_status socket_address(int descriptor, struct net_address *out)
 {
     union {
         struct sockaddr any;
@@ -93,10 +104,24 @@ static uint16_t socket_port(int descriptor)
     } address;
     memset(&address, 0, sizeof address);
     socklen_t size = sizeof address;
-    if (getsockname(descriptor, &address.any, &size) != 0) {
-        return 0;
+    if (getsockname(descriptor, &address.any, &size) != 0 ||
+        (address.any.sa_family != AF_INET && address.any.sa_family != AF_INET6) ||
+        getnameinfo(&address.any, size, out->host, sizeof out->host, NULL, 0, NI_NUMERICHOST) !=
+            0) {
+        return NET_INVALID;
     }
-    return ntohs(address.any.sa_family == AF_INET6 ? address.ip6.sin6_port : address.ip4.sin_port);
+    out->port =
+        ntohs(address.any.sa_family == AF_INET6 ? address.ip6.sin6_port : address.ip4.sin_port);
+    return NET_OK;
+}
+
+enum net_status net_listening_address(int descriptor, struct net_address *address)
+{
+    if (!socket_option_is(descriptor, SO_TYPE, SOCK_STREAM) ||
+        !socket_option_is(descriptor, SO_ACCEPTCONN, 1)) {
+        return NET_INVALID;
+    }
+    return socket_address(descriptor, address);
 }
 
 static void on_listener_closed(uv_handle_t *handle)
@@ -146,16 +171,11 @@ static enum net_status listener_start(struct net_listener *listener, int descrip
     return net_status_of(uv_listen((uv_stream_t *)&listener->tcp, backlog, on_connection));
 }
 
-enum net_status net_listen(struct net_loop *loop, const struct net_listen_options *options,
-                           void (*on_accept)(void *user, struct net_stream *stream), void *user,
-                           struct net_listener **out, uint16_t *port_out)
+/* Takes the descriptor over, in success and failure. */
+static enum net_status listener_new(struct net_loop *loop, int descriptor, int backlog,
+                                    void (*on_accept)(void *user, struct net_stream *stream),
+                                    void *user, struct net_listener **out)
 {
-    int descriptor = -1;
-    enum net_status status = resolve_and_open(options, &descriptor);
-    if (status != NET_OK) {
-        return status;
-    }
-    uint16_t port = socket_port(descriptor);
     struct net_listener *listener = mem_alloc(loop->mem, sizeof *listener);
     if (listener == NULL) {
         (void)close(descriptor); /* Nothing was written to it. */
@@ -169,14 +189,46 @@ enum net_status net_listen(struct net_loop *loop, const struct net_listen_option
     listener->tcp.data = listener;
     listener->again.data = listener;
     listener->handles_open = 2;
-    status = listener_start(listener, descriptor, options->backlog);
+    enum net_status status = listener_start(listener, descriptor, backlog);
     if (status != NET_OK) {
         net_listener_close(listener);
         return status;
     }
     *out = listener;
-    *port_out = port;
     return NET_OK;
+}
+
+enum net_status net_listen(struct net_loop *loop, const struct net_listen_options *options,
+                           void (*on_accept)(void *user, struct net_stream *stream), void *user,
+                           struct net_listener **out, uint16_t *port_out)
+{
+    int descriptor = -1;
+    enum net_status status = resolve_and_open(options, &descriptor);
+    if (status != NET_OK) {
+        return status;
+    }
+    struct net_address address;
+    status = socket_address(descriptor, &address);
+    if (status != NET_OK) {
+        (void)close(descriptor); /* Nothing was written to it. */
+        return status;
+    }
+    status = listener_new(loop, descriptor, options->backlog, on_accept, user, out);
+    if (status == NET_OK) {
+        *port_out = address.port;
+    }
+    return status;
+}
+
+enum net_status net_listen_passed(struct net_loop *loop, int descriptor, int backlog,
+                                  void (*on_accept)(void *user, struct net_stream *stream),
+                                  void *user, struct net_listener **out)
+{
+    int duplicate = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
+    if (duplicate < 0) {
+        return net_status_of(uv_translate_sys_error(errno));
+    }
+    return listener_new(loop, duplicate, backlog, on_accept, user, out);
 }
 
 void net_listener_close(struct net_listener *listener)

@@ -201,6 +201,16 @@ struct net_listen_options {
 enum net_status net_listen(struct net_loop *loop, const struct net_listen_options *options,
                            void (*on_accept)(void *user, struct net_stream *stream), void *user,
                            struct net_listener **out, uint16_t *port_out);
+/* A descriptor that was passed to this process: NET_OK if it is a listening TCP socket, else
+ * NET_INVALID. *address: where it listens. */
+enum net_status net_listening_address(int descriptor, struct net_address *address);
+/*
+ * Listens on a duplicate of that descriptor, which stays the caller's. All its listeners, those in
+ * other processes too, take from one queue of connections, which outlives each of them.
+ */
+enum net_status net_listen_passed(struct net_loop *loop, int descriptor, int backlog,
+                                  void (*on_accept)(void *user, struct net_stream *stream),
+                                  void *user, struct net_listener **out);
 void net_listener_close(struct net_listener *listener);
 
 #endif

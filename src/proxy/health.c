@@ -50,6 +50,11 @@ bool router_is_ready(struct router *router)
     return readiness(router) == READY;
 }
 
+const char *router_readiness(struct router *router)
+{
+    return readiness_texts[readiness(router)];
+}
+
 static void write_store(struct json_writer *writer, struct router *router)
 {
     json_write_key(writer, "store");

@@ -1,6 +1,7 @@
 #include "proxy/life.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "base/check.h"
@@ -8,6 +9,8 @@
 #include "proxy/router.h"
 
 enum { SIGNAL_STATUS = 128 }; /* As shells count: status 143 after SIGTERM. */
+
+#define WATCHDOG_NS_MIN (3 * CLOCK_NS_PER_S)
 
 static const int numbers[] = {SIGTERM, SIGINT};
 
@@ -112,6 +115,7 @@ static void on_signal(void *user, int number)
     }
     uint64_t delay_ns = router->config->shutdown_delay_ns;
     life_enter(router, ROUTER_LEAVING);
+    (void)service_tell(&router->service, "STOPPING=1\n"); /* It sees the end in any case. */
     if (delay_ns > 0) {
         log_write(log, LOG_INFO, "%s: not ready any more, new connections are served for %.1f s",
                   name_of(number), (double)delay_ns / (double)CLOCK_NS_PER_S);
@@ -140,5 +144,62 @@ void life_unwatch_signals(struct router *router)
     net_timer_close(router->life_timer);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         net_signal_close(router->signals[i]);
+    }
+}
+
+/* ---- The service manager ---- */
+
+static void tell_status(struct router *router, const char *before)
+{
+    char text[128];
+    const char *status = router_readiness(router);
+    if (status == router->status_told) {
+        return;
+    }
+    router->status_told = status;
+    (void)snprintf(text, sizeof text, "%sSTATUS=%s\n", before, status);
+    if (!service_tell(&router->service, text)) {
+        log_write(router->log, LOG_WARNING, "The service manager could not be told: %s", status);
+        log_flush(router->log);
+    }
+}
+
+void life_tell_started(struct router *router)
+{
+    const char *problem =
+        service_read(service_environment, NULL, (uint64_t)getpid(), &router->service);
+    if (problem != NULL) {
+        log_write(router->log, LOG_WARNING, "The service manager: %s", problem);
+    }
+    if (router->service.watchdog_ns > 0 && router->service.watchdog_ns < WATCHDOG_NS_MIN) {
+        log_write(router->log, LOG_WARNING,
+                  "The service manager's watchdog should wait for 3 s or more: it hears of this "
+                  "process once a second");
+    }
+    tell_status(router, "READY=1\n");
+}
+
+static bool loops_are_alive(const struct router *router, uint64_t now_ns)
+{
+    uint64_t half_ns = router->service.watchdog_ns / 2;
+    uint64_t limit_ns = half_ns > 2 * ROUTER_SWEEP_NS ? half_ns : 2 * ROUTER_SWEEP_NS;
+    for (size_t i = 0; i < router->worker_count; i++) {
+        uint64_t swept_ns =
+            atomic_load_explicit(&router->workers[i].swept_ns, memory_order_relaxed);
+        if (swept_ns < now_ns && now_ns - swept_ns > limit_ns) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void life_sweep(struct router *router, uint64_t now_ns)
+{
+    if (router->service.address_size == 0) {
+        return;
+    }
+    tell_status(router, "");
+    if (router->service.watchdog_ns > 0 && loops_are_alive(router, now_ns)) {
+        (void)service_tell(&router->service, "WATCHDOG=1\n"); /* The next one may come through. */
     }
 }

@@ -10,6 +10,7 @@
 #define HASHTRIE_PROXY_LIFE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 enum router_phase {
     ROUTER_SERVING,
@@ -24,6 +25,7 @@ struct router;
 
 enum router_phase router_phase(const struct router *router); /* Any thread. */
 bool router_is_ready(struct router *router);                 /* Any thread. health.c */
+const char *router_readiness(struct router *router);         /* "ready", or why it is not. */
 
 /* SIGTERM and SIGINT end the process at once: while it starts, and once its loops have ended. PID 1
  * of a container would be spared by the default action. */
@@ -31,6 +33,9 @@ void life_die_of_signals(void);
 /* From now on they begin the end. False: no memory or descriptors. */
 bool life_watch_signals(struct router *router);
 void life_unwatch_signals(struct router *router);
+/* Tells the service manager, if there is one: it serves, and from time to time how it is. */
+void life_tell_started(struct router *router);
+void life_sweep(struct router *router, uint64_t now_ns); /* First loop's thread. */
 /* To the phase of that end, without a signal. */
 void life_enter(struct router *router, enum router_phase phase);
 

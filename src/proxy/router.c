@@ -156,29 +156,15 @@ static bool make_workers(struct router *router)
     return true;
 }
 
-static bool listen_all(struct router *router)
-{
-    const struct config *config = router->config;
-    router->port = config->port;
-    for (size_t i = 0; i < router->worker_count; i++) {
-        enum net_status status = worker_listen(&router->workers[i], &router->port);
-        if (status != NET_OK) {
-            log_write(router->log, LOG_ERROR, "Cannot listen on %s:%u: %s", config->host,
-                      (unsigned)router->port, net_status_text(status));
-            return false;
-        }
-    }
-    return true;
-}
-
 static void tell(struct router *router)
 {
     const struct config *config = router->config;
     log_write(router->log, LOG_INFO,
               "hashtrie-router %s listening on %s:%u (%zu backends, %zu threads, %s, store %s)",
-              hashtrie_version(), config->host[0] == '\0' ? "*" : config->host,
-              (unsigned)router->port, router->backend_count, router->worker_count,
-              config->routing_logic, config->store_enabled ? config->store_path : "off");
+              hashtrie_version(), router->listening.host, (unsigned)router->listening.port,
+              router->backend_count, router->worker_count, config->routing_logic,
+              config->store_enabled ? config->store_path : "off");
+    life_tell_started(router);
     log_flush(router->log);
 }
 
@@ -206,7 +192,7 @@ struct router *router_new(const struct config *config, struct log *log)
     if (admin_read_key(router) && make_trie(router) && open_store(router) &&
         router_add_backends(router) && router_add_aliases(router) && make_workers(router) &&
         life_watch_signals(router) && engines_start(router) && traces_start(router) &&
-        listen_all(router)) {
+        router_listen(router)) {
         tell(router);
         return router;
     }

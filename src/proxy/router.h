@@ -24,6 +24,7 @@
 #include "proxy/body.h"
 #include "proxy/budget.h"
 #include "proxy/life.h"
+#include "proxy/service.h"
 #include "proxy/stats.h"
 #include "route/route.h"
 
@@ -95,8 +96,10 @@ struct router {
     struct worker *workers; /* Owned. */
     size_t worker_count;
     struct bodies bodies;
-    char *admin_key; /* Owned; NULL: there is none. */
-    uint16_t port;
+    char *admin_key;              /* Owned; NULL: there is none. */
+    struct net_address listening; /* The last, if sockets were passed. */
+    struct service service;
+    const char *status_told;    /* To the service manager. */
     atomic_uint others_running; /* Workers besides the first, whose loop outlives theirs. */
     atomic_int phase;           /* enum router_phase. */
     uint64_t store_until_ns;    /* /ready waits no longer for the store. */
@@ -112,7 +115,10 @@ struct worker {
     struct mem mem;
     struct log log;
     struct net_loop *loop;
-    struct net_listener *listener;
+    struct net_listener *listeners[SERVICE_SOCKETS_MAX];
+    size_t listener_count;
+    atomic_uint_fast64_t
+        swept_ns; /* When its loop was last seen alive; UINT64_MAX: it has ended. */
     struct net_wake *wake;
     struct net_timer *sweep;
     struct prompt_reader *reader;
@@ -147,9 +153,12 @@ size_t router_pair(const struct router *router, size_t endpoint, size_t model);
 
 bool admin_read_key(struct router *router); /* snapshot.c. False: told in the log. */
 
+/* listen.c */
+bool router_listen(struct router *router); /* False: told in the log. */
+void worker_unlisten(struct worker *worker);
+
 /* worker.c */
 bool worker_init(struct worker *worker, struct router *router, size_t number);
-enum net_status worker_listen(struct worker *worker, uint16_t *port);
 void worker_run(struct worker *worker); /* Until it has drained. */
 void worker_fini(struct worker *worker);
 /* A connection has gone: the worker ends with its last one if it drains. */

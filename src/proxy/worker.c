@@ -56,6 +56,10 @@ static void on_sweep(void *user)
         conn_sweep(LIST_ITEM(link, struct conn, link), now_ns);
     }
     upstream_sweep(worker, now_ns);
+    atomic_store_explicit(&worker->swept_ns, now_ns, memory_order_relaxed);
+    if (worker->number == 0) {
+        life_sweep(worker->router, now_ns);
+    }
     net_timer_start(worker->sweep, ROUTER_SWEEP_NS);
 }
 
@@ -102,8 +106,7 @@ static void resume_paused(struct worker *worker)
 static void drain(struct worker *worker)
 {
     worker->drained = true;
-    net_listener_close(worker->listener);
-    worker->listener = NULL;
+    worker_unlisten(worker);
     list_foreach_safe (link, &worker->conns) {
         conn_drain(LIST_ITEM(link, struct conn, link));
     }
@@ -212,6 +215,7 @@ static bool init_loop(struct worker *worker)
 bool worker_init(struct worker *worker, struct router *router, size_t number)
 {
     *worker = (struct worker){.router = router, .number = number};
+    atomic_init(&worker->swept_ns, net_now_ns());
     mem_init(&worker->mem, SIZE_MAX);
     log_init(&worker->log, router->log->fd, router->log->level, router->log->format);
     buf_init(&worker->scratch, &worker->mem, SCRATCH_BYTES_MAX);
@@ -232,21 +236,10 @@ bool worker_init(struct worker *worker, struct router *router, size_t number)
            init_pools(worker) && init_loop(worker);
 }
 
-enum net_status worker_listen(struct worker *worker, uint16_t *port)
-{
-    const struct config *config = worker->router->config;
-    struct net_listen_options options = {
-        .host = config->host,
-        .port = *port,
-        .backlog = ROUTER_BACKLOG,
-        .shared = worker->number > 0,
-    };
-    return net_listen(worker->loop, &options, conn_accept, worker, &worker->listener, port);
-}
-
 void worker_run(struct worker *worker)
 {
     net_loop_run(worker->loop);
+    atomic_store_explicit(&worker->swept_ns, UINT64_MAX, memory_order_relaxed);
     free_dead(worker);
     flush_log(worker);
     if (worker->number != 0) {
@@ -260,7 +253,7 @@ void worker_fini(struct worker *worker)
 {
     if (worker->loop != NULL) {
         cut_all(worker);
-        net_listener_close(worker->listener);
+        worker_unlisten(worker);
         while (!list_empty(&worker->upstreams)) {
             upstream_close(LIST_ITEM(worker->upstreams.next, struct upstream, all));
         }

@@ -3,6 +3,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 
@@ -33,10 +34,23 @@ def wait_until(condition, seconds=10.0, what="condition"):
         time.sleep(0.005)
 
 
-class Program:
-    """One process. Its output is read by a thread as it comes; waiting for a line is an event."""
+# As a service manager does it: descriptors from 3 on, and the environment says whose they are.
+PASS_SOCKETS = """
+import fcntl, os, sys
+numbers = [fcntl.fcntl(int(text), fcntl.F_DUPFD, 100) for text in sys.argv[1].split(",")]
+for place, number in enumerate(numbers, 3):
+    os.dup2(number, place)
+os.closerange(3 + len(numbers), 1024)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
-    def __init__(self, arguments, environment=None, cwd=None):
+
+class Program:
+    """One process. Its output is read by a thread as it comes; waiting for a line is an event.
+    `sockets` are passed to it by systemd's protocol."""
+
+    def __init__(self, arguments, environment=None, cwd=None, sockets=()):
         self.arguments = [str(argument) for argument in arguments]
         self.lines = []
         self._changed = threading.Condition()
@@ -45,10 +59,16 @@ class Program:
                 if not name.startswith(("HASHTRIE_CHUNK", "HASHTRIE_EVICTION", "HASHTRIE_TARGET",
                                         "PREFIXAWARE_", "MEMORY_CHECK_", "STATE_DIRECTORY"))}
         full.update(environment or {})
+        command = self.arguments
+        passed = [socket.fileno() for socket in sockets]
+        if passed:
+            full.setdefault("LISTEN_FDS", str(len(passed)))
+            command = [sys.executable, "-I", "-S", "-c", PASS_SOCKETS,
+                       ",".join(map(str, passed))] + command
         self.started_at = time.monotonic()
-        self.process = subprocess.Popen(self.arguments, stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                        env=full, cwd=cwd)
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT, env=full, cwd=cwd,
+                                        pass_fds=passed)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -143,8 +163,8 @@ class Program:
 class Server(Program):
     """A program that says where it listens."""
 
-    def __init__(self, arguments, environment=None, cwd=None):
-        super().__init__(arguments, environment, cwd)
+    def __init__(self, arguments, environment=None, cwd=None, sockets=()):
+        super().__init__(arguments, environment, cwd, sockets)
         try:
             match = self.wait_line(r"listening on (?:http://)?(\S+):(\d+)", 20)
         except AssertionError:
@@ -168,7 +188,7 @@ class Router(Server):
     """hashtrie-router in front of `backends`: engines, or URLs."""
 
     def __init__(self, backends, *arguments, store=None, models=None, environment=None, port=0,
-                 host="127.0.0.1", cwd=None):
+                 host="127.0.0.1", cwd=None, sockets=()):
         self.urls = [getattr(backend, "url", backend) for backend in backends]
         self.models = models or ["mock-model"] * len(self.urls)
         self.store = store
@@ -176,7 +196,8 @@ class Router(Server):
                    "--static-backends", ",".join(self.urls),
                    "--static-models", ",".join(self.models)]
         command += ["--store-path", store] if store else ["--no-store"]
-        super().__init__(command + [str(argument) for argument in arguments], environment, cwd)
+        super().__init__(command + [str(argument) for argument in arguments], environment, cwd,
+                         sockets)
 
     def decisions(self):
         """(request id, session id, url) of every log line of a routed request."""

@@ -113,7 +113,7 @@ static bool serve_with_fault(struct play *play, const struct config *config, uin
     struct mem *mem = &router->workers[0].mem;
     mem->fail_after = after;
     mem->fail_count = count;
-    play->router_port = router->port;
+    play->router_port = router->listening.port;
     pthread_t client;
     assert_int_equal(pthread_create(&client, NULL, run_client, play), 0);
     assert_true(router_run(router));

@@ -1,7 +1,9 @@
 /* The net room on real loopback sockets: every test runs one loop until what it waits for came. */
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -329,6 +331,63 @@ static void a_connect_can_be_given_up(void **state)
     assert_int_equal(fixture->connected_calls, 1);
 }
 
+/* What a service manager does: it holds the socket, whoever accepts from it. */
+static void connections_wait_at_a_passed_socket_until_somebody_accepts(void **state)
+{
+    struct fixture *fixture = *state;
+    struct sockaddr_in local = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int held = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(held >= 0);
+    struct net_address address;
+    assert_int_equal(net_listening_address(held, &address), NET_INVALID); /* Not yet. */
+    assert_int_equal(bind(held, (struct sockaddr *)&local, sizeof local), 0);
+    assert_int_equal(listen(held, 16), 0);
+    assert_int_equal(net_listening_address(held, &address), NET_OK);
+    assert_string_equal(address.host, "127.0.0.1");
+    assert_int_not_equal(address.port, 0);
+
+    struct net_listener *first = NULL;
+    assert_int_equal(net_listen_passed(fixture->loop, held, 16, on_accept, fixture, &first),
+                     NET_OK);
+    net_listener_close(first);
+    fixture->stop_at_connect = true;
+    fixture->client.stream = net_connect(fixture->loop, &address, on_connected, fixture);
+    net_loop_run(fixture->loop);
+    assert_int_equal(fixture->connected, NET_OK);
+    assert_null(fixture->server.stream); /* Nobody has accepted it. */
+
+    fixture->stop_at_connect = false;
+    fixture->stop_at_accept = true;
+    struct net_listener *second = NULL;
+    assert_int_equal(net_listen_passed(fixture->loop, held, 16, on_accept, fixture, &second),
+                     NET_OK);
+    net_loop_run(fixture->loop);
+    assert_non_null(fixture->server.stream);
+    net_listener_close(second);
+    (void)close(held);
+}
+
+static void what_is_no_listening_socket_is_told(void **state)
+{
+    (void)state;
+    struct net_address address;
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(net_listening_address(ends[0], &address), NET_INVALID);
+    (void)close(ends[0]);
+    (void)close(ends[1]);
+    assert_int_equal(net_listening_address(ends[0], &address), NET_INVALID);
+    int datagrams = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(net_listening_address(datagrams, &address), NET_INVALID);
+    (void)close(datagrams);
+    int local = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr nameless = {.sa_family = AF_UNIX};
+    assert_int_equal(bind(local, &nameless, sizeof nameless.sa_family), 0);
+    assert_int_equal(listen(local, 1), 0);
+    assert_int_equal(net_listening_address(local, &address), NET_INVALID);
+    (void)close(local);
+}
+
 static void ports_are_shared_within_and_refused_between(void **state)
 {
     struct fixture *fixture = *state;
@@ -496,6 +555,8 @@ int main(void)
         NET_TEST(a_name_is_tried_address_by_address),
         NET_TEST(an_unknown_name_fails),
         NET_TEST(a_connect_can_be_given_up),
+        NET_TEST(connections_wait_at_a_passed_socket_until_somebody_accepts),
+        cmocka_unit_test(what_is_no_listening_socket_is_told),
         NET_TEST(ports_are_shared_within_and_refused_between),
         NET_TEST(timers_come_once_and_can_be_stopped),
         NET_TEST(turns_are_counted_and_wakes_come),

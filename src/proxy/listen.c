@@ -1,0 +1,118 @@
+/* Where the router listens: at --host and --port, or at the sockets that were passed to it. */
+#include <unistd.h>
+
+#include "proxy/conn.h"
+#include "proxy/router.h"
+
+static bool add_listener(struct worker *worker, enum net_status status,
+                         struct net_listener *listener)
+{
+    if (status == NET_OK) {
+        worker->listeners[worker->listener_count++] = listener;
+    }
+    return status == NET_OK;
+}
+
+void worker_unlisten(struct worker *worker)
+{
+    while (worker->listener_count > 0) {
+        net_listener_close(worker->listeners[--worker->listener_count]);
+    }
+}
+
+/* ---- Passed sockets ---- */
+
+static bool listen_at_passed(struct router *router, const struct service_sockets *sockets,
+                             unsigned number)
+{
+    int descriptor = SERVICE_SOCKET_FIRST + (int)number;
+    struct span name = service_socket_name(sockets, number);
+    enum net_status status = net_listening_address(descriptor, &router->listening);
+    if (status != NET_OK) {
+        log_write(router->log, LOG_ERROR,
+                  "The socket passed as descriptor %d (%.*s) is no listening TCP socket",
+                  descriptor, (int)name.size, name.data);
+        return false;
+    }
+    for (size_t i = 0; i < router->worker_count; i++) {
+        struct worker *worker = &router->workers[i];
+        struct net_listener *listener = NULL;
+        status = net_listen_passed(worker->loop, descriptor, ROUTER_BACKLOG, conn_accept, worker,
+                                   &listener);
+        if (!add_listener(worker, status, listener)) {
+            log_write(router->log, LOG_ERROR,
+                      "Cannot listen on the socket passed as descriptor %d: %s", descriptor,
+                      net_status_text(status));
+            return false;
+        }
+    }
+    log_write(router->log, LOG_INFO,
+              "Accepting from the socket passed as descriptor %d (%.*s), %s:%u; --host and --port "
+              "do not count",
+              descriptor, (int)name.size, name.data, router->listening.host,
+              (unsigned)router->listening.port);
+    return true;
+}
+
+/* The loops have duplicates: whoever holds the sockets beyond the end of this process, it is not
+ * this process. */
+static bool listen_at_all_passed(struct router *router, const struct service_sockets *sockets)
+{
+    bool listening = true;
+    for (unsigned i = 0; i < sockets->count && listening; i++) {
+        listening = listen_at_passed(router, sockets, i);
+    }
+    for (unsigned i = 0; i < sockets->count && listening; i++) {
+        (void)close(SERVICE_SOCKET_FIRST + (int)i); /* Nothing was written to it. */
+    }
+    return listening;
+}
+
+/* ---- Sockets of our own ---- */
+
+static enum net_status listen_here(struct worker *worker, uint16_t *port)
+{
+    const struct config *config = worker->router->config;
+    struct net_listen_options options = {
+        .host = config->host,
+        .port = *port,
+        .backlog = ROUTER_BACKLOG,
+        .shared = worker->number > 0,
+    };
+    struct net_listener *listener = NULL;
+    enum net_status status =
+        net_listen(worker->loop, &options, conn_accept, worker, &listener, port);
+    (void)add_listener(worker, status, listener); /* The status tells. */
+    return status;
+}
+
+static bool listen_at_port(struct router *router)
+{
+    const struct config *config = router->config;
+    uint16_t *port = &router->listening.port;
+    const char *host = config->host[0] == '\0' ? "*" : config->host;
+    *port = config->port;
+    for (size_t i = 0; i < router->worker_count; i++) {
+        enum net_status status = listen_here(&router->workers[i], port);
+        if (status != NET_OK) {
+            log_write(router->log, LOG_ERROR, "Cannot listen on %s:%u: %s", host, (unsigned)*port,
+                      net_status_text(status));
+            return false;
+        }
+    }
+    size_t size = strnlen(host, sizeof router->listening.host - 1);
+    memcpy(router->listening.host, host, size);
+    return true;
+}
+
+bool router_listen(struct router *router)
+{
+    struct service_sockets sockets;
+    const char *problem =
+        service_read_sockets(service_environment, NULL, (uint64_t)getpid(), &sockets);
+    if (problem != NULL) {
+        log_write(router->log, LOG_ERROR, "Sockets were passed, but %s", problem);
+        return false;
+    }
+    return sockets.count > 0 ? listen_at_all_passed(router, &sockets) : listen_at_port(router);
+}
