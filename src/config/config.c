@@ -282,6 +282,7 @@ static void load_values(struct loader *loader)
     if (!loader->failed) {
         loader->config->store_enabled = !loader->switches[OPTION_NO_STORE];
         loader->config->health_checks = loader->switches[OPTION_HEALTH_CHECKS];
+        loader->config->proxy_all_paths = loader->switches[OPTION_PROXY_ALL_PATHS];
         loader->config->failover_on_busy = loader->switches[OPTION_FAILOVER_ON_BUSY];
         translate_choices(loader->config);
         check_together(loader);

@@ -103,6 +103,8 @@ struct config {
     uint64_t body_bytes_max;
     uint64_t buffered_bytes_max; /* All request bodies together. */
 
+    bool proxy_all_paths;
+
     bool store_enabled;
     const char *store_path;
     uint64_t store_wait_ns;

@@ -266,6 +266,11 @@ const struct option options[OPTION_ID_COUNT] = {
                            .field = FIELD(eject_time_ns),
                            .help = "For how long; then one request tries it. Doubled after each "
                                    "such try that fails, up to eight times as long."},
+    [OPTION_PROXY_ALL_PATHS] = {.flag = "--proxy-all-paths",
+                                .kind = OPTION_SWITCH,
+                                .field = OPTION_NO_FIELD,
+                                .help = "Send every path and method on, whatever the body, to an "
+                                        "engine of the first model: for test suites of proxies."},
     [OPTION_ROUTING_LOGIC] = {.flag = "--routing-logic",
                               .metavar = "POLICY",
                               .kind = OPTION_CHOICE,

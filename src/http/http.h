@@ -116,6 +116,15 @@ struct http_keep_alive http_keep_alive_of(const struct http_head *head);
 /* Named in Connection, or one that belongs to a single connection by itself: never forwarded. */
 bool http_is_hop_by_hop(const struct http_head *head, struct span name);
 
+/* ---- Forms ---- */
+
+/* Content-Type is multipart/form-data: *boundary is its parameter, data NULL where there is none.
+ */
+bool http_multipart_boundary(struct span content_type, struct span *boundary);
+/* The first field `name` of such a body; data is NULL if there is none, or the body is not
+ * well-formed up to its end. */
+struct span http_multipart_field(struct span body, struct span boundary, const char *name);
+
 /* ---- Writers: false means no room in the buffer ---- */
 
 bool http_write_request_line(struct buf *out, struct span method, struct span target);

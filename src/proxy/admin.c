@@ -88,9 +88,11 @@ static const struct {
     {"/metrics", serve_metrics}, {"/v1/models", serve_models},
 };
 
+static const char snapshot_path[] = "/admin/snapshot";
+
 static bool serve_admin(struct request *request, struct span method, struct span path)
 {
-    if (!span_is(path, "/admin/snapshot")) {
+    if (!span_is(path, snapshot_path)) {
         return false;
     }
     if (!admin_may(request)) {
@@ -110,6 +112,10 @@ bool admin_serve(struct request *request, struct span method, struct span path)
     if (serve_admin(request, method, path)) {
         return true;
     }
+    if (path_is_below(path, "/v1/files") || path_is_below(path, "/v1/batches")) {
+        answer_error(request, 501, "The batch API is not served by this router.");
+        return true;
+    }
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         if (!span_is(path, paths[i].path)) {
             continue;
@@ -125,4 +131,14 @@ bool admin_serve(struct request *request, struct span method, struct span path)
         return true;
     }
     return false;
+}
+
+bool admin_has(struct span path)
+{
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+        if (span_is(path, paths[i].path)) {
+            return true;
+        }
+    }
+    return span_is(path, snapshot_path);
 }

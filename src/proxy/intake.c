@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "base/random.h"
 #include "proxy/conn.h"
+#include "proxy/paths.h"
 #include "proxy/request.h"
 #include "proxy/traces.h"
 
@@ -35,36 +36,6 @@ static void make_id(struct request *request)
     request->id = (struct span){.data = request->id_text, .size = REQUEST_ID_BYTES};
 }
 
-static bool is_proxied(struct span path)
-{
-    static const char *const paths[] = {
-        "/v1/chat/completions",
-        "/v1/completions",
-        "/v1/embeddings",
-        "/v1/responses",
-        "/v1/messages",
-        "/tokenize",
-        "/detokenize",
-        "/v1/rerank",
-        "/rerank",
-        "/v1/score",
-        "/score",
-    };
-    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
-        if (span_is(path, paths[i])) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static struct span path_of(struct span target)
-{
-    const char *query = memchr(target.data, '?', target.size);
-    return (struct span){.data = target.data,
-                         .size = query == NULL ? target.size : (size_t)(query - target.data)};
-}
-
 static void begin_body(struct request *request, const struct http_head *head)
 {
     uint64_t body_max = request->worker->router->config->body_bytes_max;
@@ -93,8 +64,10 @@ static void begin_body(struct request *request, const struct http_head *head)
 static void serve_here(struct request *request, const struct http_head *head)
 {
     struct span path = path_of(head->target);
-    if (is_proxied(path)) {
-        answer_not_allowed(request, "POST");
+    const char *allowed = NULL;
+    (void)path_kind_of(head->method, path, false, &allowed);
+    if (allowed != NULL) {
+        answer_not_allowed(request, allowed);
     } else if (!admin_serve(request, head->method, path)) {
         answer_text(request, 404, "application/json", span_of("{\"detail\":\"Not Found\"}"));
     }
@@ -115,6 +88,7 @@ void request_on_head(struct request *request, const struct http_head *head)
 {
     REQUIRE(request->sm.now == REQUEST_READING);
     request->begin_ns = net_now_ns();
+    request->method = head->method;
     request->target = head->target;
     request->version_minor = head->version_minor;
     request->to_head = span_is(head->method, "HEAD");
@@ -123,8 +97,11 @@ void request_on_head(struct request *request, const struct http_head *head)
         make_id(request);
     }
     make_log_id(request);
-    request->proxied = is_proxied(path_of(head->target)) && span_is(head->method, "POST");
-    if (request->proxied) {
+    const char *allowed = NULL;
+    struct span path = path_of(head->target);
+    bool all = request->worker->router->config->proxy_all_paths && !admin_has(path);
+    request->path_kind = path_kind_of(head->method, path, all, &allowed);
+    if (request->path_kind != PATH_LOCAL) {
         traces_begin(request, head);
         begin_body(request, head);
     } else if (head->has_body) {
@@ -203,9 +180,9 @@ void request_on_body_end(struct request *request)
     request->routing_ns = net_now_ns();
     request->body_ended = true;
     drop_reservation(request);
-    if (!request->proxied) {
+    if (request->path_kind == PATH_LOCAL) {
         serve_here(request, http_parser_head(request->conn->parser));
-    } else if (request_read_prompt(request)) {
+    } else if (request_read_subject(request)) {
         sm_move(&request->sm, REQUEST_ROUTING);
     }
     request_tick(request);

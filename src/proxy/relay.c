@@ -43,14 +43,15 @@ bool relay_build_engine_head(struct request *request)
     const struct http_head *head = http_parser_head(request->conn->parser);
     struct buf *out = &request->engine_head;
     out->size = 0;
-    return buf_append_text(out, "POST ") &&
-           buf_append(out, backend->path.data, backend->path.size) &&
+    bool has_length = request->body.size > 0 || head->has_body || span_is(request->method, "POST");
+    return buf_append(out, request->method.data, request->method.size) &&
+           buf_append_text(out, " ") && buf_append(out, backend->path.data, backend->path.size) &&
            buf_append(out, request->target.data, request->target.size) &&
            buf_append_text(out, " HTTP/1.1\r\n") &&
            http_write_header(out, span_of("Host"), backend->host) &&
            write_client_headers(request, out, head) &&
            http_write_header(out, span_of("X-Request-Id"), request->id) &&
-           http_write_header_number(out, "Content-Length", request->body.size) &&
+           (!has_length || http_write_header_number(out, "Content-Length", request->body.size)) &&
            http_write_head_end(out);
 }
 

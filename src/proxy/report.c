@@ -79,7 +79,7 @@ static void log_end(const struct request *request)
 
 void request_report_end(const struct request *request)
 {
-    if (request->proxied) {
+    if (request->path_kind != PATH_LOCAL) {
         log_end(request);
         traces_end(request);
     }

@@ -39,10 +39,12 @@ static void on_prefill_timer(void *user);
 static void request_reset(struct request *request)
 {
     request->id = (struct span){0};
+    request->method = (struct span){0};
     request->target = (struct span){0};
     request->version_minor = 1;
     request->to_head = false;
-    request->proxied = false;
+    request->path_kind = PATH_LOCAL;
+    request->model = 0;
     request->body_begun = false;
     request->body_ended = false;
     request->routed = false;

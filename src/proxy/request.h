@@ -18,6 +18,7 @@
 #define HASHTRIE_PROXY_REQUEST_H
 
 #include "base/sm.h"
+#include "proxy/paths.h"
 #include "proxy/router.h"
 #include "trace/trace.h"
 
@@ -77,7 +78,8 @@ struct request {
     struct net_timer *prefill; /* Owned; kept over requests. */
 
     /* What was asked. Spans of the head stay valid until the answer is done. */
-    struct span id;     /* In the head, or id_text. */
+    struct span id; /* In the head, or id_text. */
+    struct span method;
     struct span target; /* As it came, query included. */
     struct buf body;
     uint64_t body_charged;      /* To router->bodies, what is reserved included. */
@@ -121,10 +123,10 @@ struct request {
     char body_tail[REQUEST_TAIL_BYTES]; /* Last bytes of the answer's body. */
     enum net_status failure;
     enum request_framing framing;
+    enum path_kind path_kind;
     char id_text[REQUEST_ID_BYTES];
     char log_id[REQUEST_LOG_ID_BYTES + 1]; /* As logged: shortened, no blanks or odd bytes. */
 
-    bool proxied;    /* For an engine. */
     bool to_head;    /* HEAD: the answer has no body. */
     bool body_begun; /* Something of the body has come. */
     bool body_ended; /* All of it has. */
@@ -190,8 +192,8 @@ void request_next_try(struct request *request);
 /* The head of the answer is there, and nothing of it has gone on. True: its status sends the
  * request to another engine. */
 bool request_is_turned_away(struct request *request);
-/* pick.c: what it is about. False: it was answered with an error. */
-bool request_read_prompt(struct request *request);
+/* subject.c: what it is about. False: it was answered with an error. */
+bool request_read_subject(struct request *request);
 enum pick_result { PICK_CHOSEN, PICK_RELOADING, PICK_NOBODY };
 /* Picks an engine and records the choice; or starts a reload first. */
 enum pick_result request_pick(struct request *request);
@@ -224,6 +226,7 @@ void answer_not_allowed(struct request *request, const char *allowed);
 
 /* The path is served here: answers it, and returns true. */
 bool admin_serve(struct request *request, struct span method, struct span path);
+bool admin_has(struct span path); /* It would. */
 struct json_writer;
 /* What was written to `body`; 500 if not all of it was. */
 void admin_send_json(struct request *request, unsigned status, struct buf *body,

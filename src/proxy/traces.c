@@ -106,7 +106,7 @@ void traces_end(const struct request *request)
     struct trace_attribute attributes[TRACE_ATTRIBUTES_MAX];
     size_t count = 0;
     attributes[count++] =
-        (struct trace_attribute){.name = "http.request.method", .text = span_of("POST")};
+        (struct trace_attribute){.name = "http.request.method", .text = request->method};
     attributes[count++] = (struct trace_attribute){.name = "url.path", .text = request->target};
     attributes[count++] =
         (struct trace_attribute){.name = "http.response.status_code", .count = request->status};
@@ -131,7 +131,7 @@ void traces_end(const struct request *request)
     }
     struct trace_span span = {
         .context = &request->trace,
-        .name = "POST",
+        .name = request->method,
         .begin_unix_ns = unix_ns - (now_ns - request->begin_ns),
         .first_byte_unix_ns = request->answer_ns == 0 ? 0 : unix_ns - (now_ns - request->answer_ns),
         .end_unix_ns = unix_ns,

@@ -114,7 +114,7 @@ static bool write_span(struct buf *out, const struct trace_span *span)
     json_write_object(&writer);
     write_ids(&writer, span->context);
     json_write_key(&writer, "name");
-    json_write_text(&writer, span->name);
+    json_write_string(&writer, span->name);
     json_write_key(&writer, "kind");
     json_write_int(&writer, KIND_SERVER);
     write_number_text(&writer, "startTimeUnixNano", span->begin_unix_ns);

@@ -53,7 +53,7 @@ struct trace_attribute {
 /* One request that was served; borrowed for the call. */
 struct trace_span {
     const struct trace_context *context;
-    const char *name;
+    struct span name;
     uint64_t begin_unix_ns;
     uint64_t first_byte_unix_ns; /* 0: none. */
     uint64_t end_unix_ns;
