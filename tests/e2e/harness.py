@@ -185,14 +185,14 @@ class Engine(Server):
 
 
 class Router(Server):
-    """hashtrie-router in front of `backends`: engines, or URLs."""
+    """hashtrie-router in front of `backends`: engines, or URLs. `under`: a program that starts it."""
 
     def __init__(self, backends, *arguments, store=None, models=None, environment=None, port=0,
-                 host="127.0.0.1", cwd=None, sockets=()):
+                 host="127.0.0.1", cwd=None, sockets=(), under=()):
         self.urls = [getattr(backend, "url", backend) for backend in backends]
         self.models = models or ["mock-model"] * len(self.urls)
         self.store = store
-        command = [binary("hashtrie-router"), "--host", host, "--port", port,
+        command = [*under, binary("hashtrie-router"), "--host", host, "--port", port,
                    "--static-backends", ",".join(self.urls),
                    "--static-models", ",".join(self.models)]
         command += ["--store-path", store] if store else ["--no-store"]
