@@ -142,6 +142,16 @@ HASHTRIE_API enum hashtrie_status hashtrie_store_close(struct hashtrie_store *st
 HASHTRIE_API HASHTRIE_NODISCARD enum hashtrie_status
 hashtrie_store_checkpoint(struct hashtrie_store *store, uint32_t timeout_ms);
 
+/*
+ * Gives the folder to another process that waits for it, before this one ends: a last checkpoint of
+ * all that was recorded before this call, by the store's own thread, which then closes the file and
+ * lets go of the folder. Does not wait for it; if the checkpoint fails, it is repeated as ever.
+ * After it the state is OFF without a problem, and what is learned is lost with the process. There
+ * are no further checkpoints: hashtrie_store_checkpoint() returns EBUSY once its time is over. Any
+ * thread, without the trie's lock.
+ */
+HASHTRIE_API void hashtrie_store_hand_over(struct hashtrie_store *store);
+
 /* ---- Reload: from the store back into the trie ---- */
 
 /*

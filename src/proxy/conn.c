@@ -350,6 +350,11 @@ void conn_drain(struct conn *conn)
     }
 }
 
+bool conn_is_unsettled(const struct conn *conn)
+{
+    return !conn->lingering && conn->request.sm.now != REQUEST_RELAYING;
+}
+
 bool conn_end(struct conn *conn)
 {
     if (!is_reading(conn)) {

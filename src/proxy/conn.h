@@ -47,6 +47,8 @@ void conn_close_softly(struct conn *conn);
 /* Nothing new is accepted: closes it if it was only kept for a next request, none of which is here.
  */
 void conn_drain(struct conn *conn);
+/* A request is under way or may come that has not got the first byte of its answer yet. */
+bool conn_is_unsettled(const struct conn *conn);
 /* The router ends: a request under way is told so, with an answer or an event if it can be. Closes
  * once that is out. True: there was one. */
 bool conn_end(struct conn *conn);

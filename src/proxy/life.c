@@ -193,8 +193,23 @@ static bool loops_are_alive(const struct router *router, uint64_t now_ns)
     return true;
 }
 
+/* What answers under way will take is no reason to keep a successor waiting. */
+static void hand_store_over(struct router *router)
+{
+    bool wanted = router->store != NULL && !router->store_handed_over &&
+                  router_phase(router) >= ROUTER_DRAINING;
+    for (size_t i = 0; i < router->worker_count && wanted; i++) {
+        wanted = atomic_load(&router->workers[i].unsettled) == 0;
+    }
+    if (wanted) {
+        router->store_handed_over = true;
+        hashtrie_store_hand_over(router->store);
+    }
+}
+
 void life_sweep(struct router *router, uint64_t now_ns)
 {
+    hand_store_over(router);
     if (router->service.address_size == 0) {
         return;
     }

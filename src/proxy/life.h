@@ -33,8 +33,10 @@ void life_die_of_signals(void);
 /* From now on they begin the end. False: no memory or descriptors. */
 bool life_watch_signals(struct router *router);
 void life_unwatch_signals(struct router *router);
-/* Tells the service manager, if there is one: it serves, and from time to time how it is. */
+/* Tells the service manager, if there is one, that it serves. */
 void life_tell_started(struct router *router);
+/* Once a second: how it is; and the store is handed over once all that is left are answers under
+ * way. */
 void life_sweep(struct router *router, uint64_t now_ns); /* First loop's thread. */
 /* To the phase of that end, without a signal. */
 void life_enter(struct router *router, enum router_phase phase);

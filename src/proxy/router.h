@@ -103,6 +103,7 @@ struct router {
     atomic_uint others_running; /* Workers besides the first, whose loop outlives theirs. */
     atomic_int phase;           /* enum router_phase. */
     uint64_t store_until_ns;    /* /ready waits no longer for the store. */
+    bool store_handed_over;     /* First loop's thread. */
     atomic_bool store_settled;  /* It has been up, or waited for long enough. */
     struct net_signal *signals[2];
     struct net_timer *life_timer; /* Of the phase. */
@@ -140,8 +141,9 @@ struct worker {
     struct random random;  /* For delays. */
     pthread_t thread;
     bool thread_started;
-    bool drained; /* Has seen ROUTER_DRAINING, ... */
-    bool ended;   /* ... ROUTER_ENDING. */
+    atomic_size_t unsettled; /* Connections whose request may still teach the trie something. */
+    bool drained;            /* Has seen ROUTER_DRAINING, ... */
+    bool ended;              /* ... ROUTER_ENDING. */
 };
 
 /* start.c: what router_new() does with the configuration. */

@@ -48,6 +48,16 @@ static bool on_turn(void *user)
     return more;
 }
 
+/* While it drains, this falls to 0 and stays there: no new requests come. */
+static void count_unsettled(struct worker *worker)
+{
+    size_t count = 0;
+    list_foreach_safe (link, &worker->conns) {
+        count += conn_is_unsettled(LIST_ITEM(link, struct conn, link));
+    }
+    atomic_store(&worker->unsettled, count);
+}
+
 static void on_sweep(void *user)
 {
     struct worker *worker = user;
@@ -56,6 +66,9 @@ static void on_sweep(void *user)
         conn_sweep(LIST_ITEM(link, struct conn, link), now_ns);
     }
     upstream_sweep(worker, now_ns);
+    if (worker->drained) {
+        count_unsettled(worker);
+    }
     atomic_store_explicit(&worker->swept_ns, now_ns, memory_order_relaxed);
     if (worker->number == 0) {
         life_sweep(worker->router, now_ns);
@@ -216,6 +229,7 @@ bool worker_init(struct worker *worker, struct router *router, size_t number)
 {
     *worker = (struct worker){.router = router, .number = number};
     atomic_init(&worker->swept_ns, net_now_ns());
+    atomic_init(&worker->unsettled, SIZE_MAX);
     mem_init(&worker->mem, SIZE_MAX);
     log_init(&worker->log, router->log->fd, router->log->level, router->log->format);
     buf_init(&worker->scratch, &worker->mem, SCRATCH_BYTES_MAX);
@@ -240,6 +254,7 @@ void worker_run(struct worker *worker)
 {
     net_loop_run(worker->loop);
     atomic_store_explicit(&worker->swept_ns, UINT64_MAX, memory_order_relaxed);
+    atomic_store(&worker->unsettled, 0);
     free_dead(worker);
     flush_log(worker);
     if (worker->number != 0) {

@@ -47,9 +47,10 @@ struct control {
     pthread_cond_t done; /* A checkpoint has ended. */
     bool due;            /* The trie asks for a checkpoint. */
     bool stopping;
-    bool opened;   /* The store has been up. */
-    bool tried;    /* The first attempt to come up has ended with first_status. */
-    bool refilter; /* The background thread shall build the filter anew. */
+    bool handing_over; /* The next checkpoint that succeeds is the last. */
+    bool opened;       /* The store has been up. */
+    bool tried;        /* The first attempt to come up has ended with first_status. */
+    bool refilter;     /* The background thread shall build the filter anew. */
     uint64_t stop_deadline_ns;
     uint64_t asked;     /* Number of the last hashtrie_store_checkpoint() call. */
     uint64_t started;   /* What `asked` was when the last checkpoint began. */

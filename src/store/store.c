@@ -434,6 +434,16 @@ enum hashtrie_status hashtrie_store_close(struct hashtrie_store *store, uint32_t
     return status;
 }
 
+void hashtrie_store_hand_over(struct hashtrie_store *store)
+{
+    struct control *control = &store->control;
+    CHECK(pthread_mutex_lock(&control->lock) == 0);
+    control->handing_over = true;
+    control->asked++;
+    CHECK(pthread_cond_broadcast(&control->wake) == 0);
+    CHECK(pthread_mutex_unlock(&control->lock) == 0);
+}
+
 enum hashtrie_status hashtrie_store_checkpoint(struct hashtrie_store *store, uint32_t timeout_ms)
 {
     struct control *control = &store->control;

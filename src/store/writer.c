@@ -539,9 +539,31 @@ static bool first_come_up(struct hashtrie_store *store)
     return status == HASHTRIE_OK || !store_refuses(status);
 }
 
+static bool handing_over(struct hashtrie_store *store)
+{
+    CHECK(pthread_mutex_lock(&store->control.lock) == 0);
+    bool handing_over = store->control.handing_over;
+    CHECK(pthread_mutex_unlock(&store->control.lock) == 0);
+    return handing_over;
+}
+
+/* Another process may have it now. */
+static void let_go(struct hashtrie_store *store)
+{
+    bool clean = store->final_status == HASHTRIE_OK;
+    store_env_close(store);
+    store_mark_closed(store, clean);
+    (void)close(store->directory_fd); /* And its lock with it. */
+    store->directory_fd = -1;
+    (void)store_set_state(store, HASHTRIE_STORE_OFF);
+    store_event(store, HASHTRIE_EVENT_INFO, "%s is handed over, its last checkpoint is done",
+                store->directory);
+}
+
 void *writer_main(void *user)
 {
     struct hashtrie_store *store = user;
+    bool handed_over = false;
     bool last = !first_come_up(store);
     enum hashtrie_status status = last ? store->control.first_status : HASHTRIE_OK;
     while (!last) {
@@ -549,10 +571,16 @@ void *writer_main(void *user)
         store_look(store);
         if (due) {
             bool stopping = store_stopping(store);
+            bool leaving = handing_over(store);
             status = run_checkpoint(store);
             last = publish(store, status) && stopping;
+            handed_over = leaving && status == HASHTRIE_OK;
+            last = last || handed_over;
         }
     }
     store->final_status = status == HASHTRIE_OK ? commit_clean(store) : status;
+    if (handed_over) {
+        let_go(store);
+    }
     return NULL;
 }

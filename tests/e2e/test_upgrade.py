@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from client import Connection, chat, chat_body, engine_of, get
-from harness import Program, binary, wait_until
+from client import Connection, chat, chat_body, engine_of, get, request_bytes
+from harness import SLOW, Program, binary, wait_until
 from prometheus import scrape
 from test_lifecycle import SERVED, start_conversations, wait_checkpoint
 from test_routing import conversation
@@ -183,6 +183,50 @@ def test_what_both_have_learned_is_there_after_the_hand_over_and_after_kill_9(wo
     third = world.router(engines, *arguments, store=store)
     assert [engine_of(chat(third, messages)) for messages, _ in known + meanwhile] == expected
     assert engine_of(chat(third, both)) in homes
+
+
+@pytest.mark.smoke
+def test_the_store_is_handed_over_while_long_answers_still_run(world):
+    """But not before all that was asked has been routed: a request comes in slowly."""
+    engines = world.engines(3)
+    held = Held(world)
+    store = world.store()
+    models = ["mock-model"] * 3 + ["held"]
+    arguments = ["--reload-timeout", "5s", "--checkpoint-interval", "1h", "--threads", "2"]
+    old = world.router(engines + [held.upstream], *arguments, models=models, store=store)
+    known = start_conversations(old, 8)
+    new = world.router(engines + [held.upstream], *arguments, models=models, store=store)
+    slow = conversation(400)
+    data = request_bytes("POST", "/v1/chat/completions", chat_body(slow))
+    with Connection(old.address) as stream, Connection(old.address) as uploading:
+        stream.send_request("POST", "/v1/chat/completions", chat_body("x", model="held",
+                                                                      stream=True))
+        assert held.begun.acquire(timeout=10)
+        stream.read_head()
+        uploading.send(data[:-100])
+        wait_until(lambda: scrape(old).total("hashtrie_buffered_bytes") > 0)
+        old.signal(signal.SIGTERM)
+        old.wait_line("draining")
+        with pytest.raises(AssertionError):
+            old.wait_line("is handed over", 3 / SLOW)
+        assert health(new)["state"] == "off"
+        uploading.send(data[-100:])
+        home = engine_of(uploading.read_answer())
+        old.wait_line("is handed over")
+        wait_state(new, "ok")
+        assert [engine_of(chat(new, messages)) for messages, _ in known] == \
+            [home for _, home in known]
+        assert engine_of(chat(new, slow)) == home
+        assert old.running()
+        held.release.set()
+        while stream.receive():
+            pass
+    assert old.wait() == 0
+    new.terminate()
+    third = world.router(engines, *arguments, store=store)
+    assert [engine_of(chat(third, messages)) for messages, _ in known] == \
+        [home for _, home in known]
+    assert engine_of(chat(third, slow)) == home
 
 
 def test_the_wait_for_the_store_is_bounded(world):

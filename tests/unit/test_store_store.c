@@ -145,6 +145,52 @@ static void a_second_router_takes_over(void **state)
     test_store_close(test);
 }
 
+static enum hashtrie_store_state state_of(struct test_store *test)
+{
+    struct hashtrie_store_stats stats;
+    hashtrie_store_get_stats(test->store, &stats);
+    return stats.state;
+}
+
+/* The second has it while the first still lives, which touches nothing of it any more. */
+static void the_folder_is_handed_over_before_the_end(void **state)
+{
+    struct test_store *test = *state;
+    struct test_store second = *test;
+    second.options.user = &second;
+    test_store_open(test);
+    struct test_key key = test_store_key(7, 0, 300);
+    struct test_key late = test_store_key(8, 0, 50);
+    test_store_insert(test, &key, test_store_endpoint(test, "http://a"));
+    hashtrie_store_hand_over(test->store);
+    for (int i = 0; i < TEST_WAIT_MS && state_of(test) != HASHTRIE_STORE_OFF; i++) {
+        (void)usleep(1000);
+    }
+    assert_int_equal(state_of(test), HASHTRIE_STORE_OFF);
+
+    test_store_open(&second);
+    assert_int_equal(state_of(&second), HASHTRIE_STORE_OK);
+    struct hashtrie_match match = test_store_recall(&second, &key);
+    assert_int_equal(test_store_held(&match, test_store_endpoint(&second, "http://a")), 300);
+    test_store_insert(test, &late, test_store_endpoint(test, "http://a"));
+    assert_int_equal(hashtrie_store_checkpoint(test->store, 10), HASHTRIE_EBUSY);
+    assert_int_equal(hashtrie_store_close(test->store, TEST_WAIT_MS), HASHTRIE_OK);
+    test->store = NULL;
+    hashtrie_free(test->trie);
+    test->trie = NULL;
+    assert_int_equal(test_store_trouble_count(test), 0);
+
+    test_store_insert(&second, &late, test_store_endpoint(&second, "http://b"));
+    test_store_checkpoint(&second);
+    test_store_close(&second);
+    test_store_expect_clean(&second);
+    test_store_open(test); /* Its mark says that it was closed in order: nothing is checked. */
+    assert_int_equal(test_store_trouble_count(test), 0);
+    match = test_store_recall(test, &late);
+    assert_int_equal(test_store_held(&match, test_store_endpoint(test, "http://b")), 50);
+    test_store_close(test);
+}
+
 /* What is stored of an endpoint whose generation changed meanwhile is not its any more. */
 static void another_generation_is_not_adopted(void **state)
 {
@@ -445,6 +491,7 @@ int main(void)
         CASE(refuses_bad_options),
         CASE(keeps_a_second_router_out),
         CASE(a_second_router_takes_over),
+        CASE(the_folder_is_handed_over_before_the_end),
         CASE(another_generation_is_not_adopted),
         CASE(files_that_vanish_are_made_anew),
         CASE(what_was_known_is_known_after_a_restart),
