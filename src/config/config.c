@@ -228,7 +228,7 @@ static void compare_with_memory_limit(struct loader *loader)
 
 static void check_together(struct loader *loader)
 {
-    const struct config *config = loader->config;
+    struct config *config = loader->config;
     if (config->target_utilization > config->eviction_threshold) {
         loader_error(loader,
                      "HASHTRIE_TARGET_UTILIZATION: \"%s\" is not accepted: a number from 0.01 up "
@@ -248,20 +248,31 @@ static void check_together(struct loader *loader)
         loader_error(loader, "--snapshot-interval: a folder for the snapshots is needed, too: "
                              "--snapshot-dir DIR");
     }
+    if (config->routing == CONFIG_SESSION && config->session_key == NULL) {
+        loader_error(loader, "--routing-logic session: what names a session is needed, too: "
+                             "--session-key NAME");
+    }
+    if (config->values[OPTION_PRIORITY_THRESHOLD].text == NULL) {
+        config->priority_threshold = config->priority_default;
+    }
     compare_with_memory_limit(loader);
+}
+
+/* Which of its choices an option has; those that are switched on are in the order of an enum. */
+static int choice_of(enum option_id id, const char *text)
+{
+    int number = 0;
+    while (strcmp(text, options[id].choices[number]) != 0) {
+        number++;
+    }
+    return number;
 }
 
 static void translate_choices(struct config *config)
 {
-    const struct option *levels = &options[OPTION_LOG_LEVEL];
-    for (size_t i = 0; i < OPTION_CHOICES_MAX && levels->choices[i] != NULL; i++) {
-        if (strcmp(config->log_level_name, levels->choices[i]) == 0) {
-            config->log_level = (enum config_log_level)i;
-        }
-    }
-    config->log_json = strcmp(config->log_format_name, "json") == 0;
-    config->routing =
-        strcmp(config->routing_logic, "roundrobin") == 0 ? CONFIG_ROUNDROBIN : CONFIG_PREFIXAWARE;
+    config->log_level = (enum config_log_level)choice_of(OPTION_LOG_LEVEL, config->log_level_name);
+    config->log_json = choice_of(OPTION_LOG_FORMAT, config->log_format_name) == 1;
+    config->routing = (enum config_routing)choice_of(OPTION_ROUTING_LOGIC, config->routing_logic);
 }
 
 /* ---- The whole ---- */

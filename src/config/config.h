@@ -25,7 +25,15 @@ enum {
     CONFIG_ALIASES_MAX = 4096,
 };
 
-enum config_routing { CONFIG_PREFIXAWARE, CONFIG_ROUNDROBIN };
+/* In the order of the option's choices, and of enum route_policy. */
+enum config_routing {
+    CONFIG_PREFIXAWARE,
+    CONFIG_ROUNDROBIN,
+    CONFIG_SESSION,
+    CONFIG_LEASTLOAD,
+    CONFIG_LOADAWARE,
+    CONFIG_PRIORITY,
+};
 
 /* In the order of severity, as the Python router names them. */
 enum config_log_level {
@@ -104,6 +112,13 @@ struct config {
     uint64_t buffered_bytes_max; /* All request bodies together. */
 
     bool proxy_all_paths;
+    const char *session_key;   /* NULL: none. */
+    uint64_t prefix_min_match; /* Bytes; less counts as nothing. */
+    double loadaware_beta;
+    const char *priority_header;
+    const char *priority_field;
+    uint64_t priority_default;
+    uint64_t priority_threshold; /* Lower numbers are urgent. */
 
     bool store_enabled;
     const char *store_path;

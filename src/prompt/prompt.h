@@ -21,6 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "base/mem.h"
 #include "base/span.h"
 
@@ -52,6 +53,11 @@ struct prompt {
     bool stream;
     bool has_prompt; /* False: nothing to match, route by load. */
 };
+
+/* Appends the value of the last top-level member `name` as Python's str() shows it: strings
+ * decoded, numbers and containers as they stand. False: there is none, or it is null. With *fits
+ * false there was no room. */
+bool prompt_member_text(const struct prompt *prompt, const char *name, struct buf *out, bool *fits);
 
 /* Takes bytes of a key, in order; valid during the call only. */
 typedef void prompt_sink(void *user, const void *bytes, size_t size);

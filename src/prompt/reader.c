@@ -221,3 +221,35 @@ enum prompt_status prompt_read(struct prompt_reader *reader, const char *body, s
     };
     return PROMPT_OK;
 }
+
+/* ---- Other members ---- */
+
+static bool append_decoded(struct span text, struct buf *out)
+{
+    if (!buf_reserve(out, text.size + JSON_DECODE_MIN)) {
+        return false;
+    }
+    out->size += json_decode(&text, out->data + out->size, out->capacity - out->size);
+    CHECK(text.size == 0);
+    return true;
+}
+
+bool prompt_member_text(const struct prompt *prompt, const char *name, struct buf *out, bool *fits)
+{
+    const struct json_parser *json = prompt->reader->json;
+    struct json_value value = json_find(json, json_root(json), name);
+    enum json_kind kind = json_kind(json, value);
+    *fits = true;
+    if (kind == JSON_ABSENT || kind == JSON_NULL) {
+        return false;
+    }
+    struct span text = json_member_text(json, value);
+    if (kind == JSON_STRING) {
+        *fits = append_decoded(json_text(json, value), out);
+    } else if (kind == JSON_TRUE || kind == JSON_FALSE) {
+        *fits = buf_append_text(out, kind == JSON_TRUE ? "True" : "False");
+    } else {
+        *fits = buf_append(out, text.data, text.size);
+    }
+    return true;
+}

@@ -73,15 +73,14 @@ static void serve_here(struct request *request, const struct http_head *head)
     }
 }
 
-/* A client chooses its id: in the log it must stay one short word. */
-static void make_log_id(struct request *request)
+void request_log_word(struct span text, char out[REQUEST_LOG_ID_BYTES + 1])
 {
-    size_t size = request->id.size < REQUEST_LOG_ID_BYTES ? request->id.size : REQUEST_LOG_ID_BYTES;
+    size_t size = text.size < REQUEST_LOG_ID_BYTES ? text.size : REQUEST_LOG_ID_BYTES;
     for (size_t i = 0; i < size; i++) {
-        char byte = request->id.data[i];
-        request->log_id[i] = (char)(byte > ' ' && byte < 0x7f ? byte : '_');
+        char byte = text.data[i];
+        out[i] = (char)(byte > ' ' && byte < 0x7f ? byte : '_');
     }
-    request->log_id[size] = '\0';
+    out[size] = '\0';
 }
 
 void request_on_head(struct request *request, const struct http_head *head)
@@ -96,7 +95,7 @@ void request_on_head(struct request *request, const struct http_head *head)
     if (request->id.size == 0) {
         make_id(request);
     }
-    make_log_id(request);
+    request_log_word(request->id, request->log_id);
     const char *allowed = NULL;
     struct span path = path_of(head->target);
     bool all = request->worker->router->config->proxy_all_paths && !admin_has(path);

@@ -79,8 +79,16 @@ static bool start_reload(struct request *request, size_t depth)
 
 static bool uses_trie(const struct request *request)
 {
-    return request->worker->router->config->routing == CONFIG_PREFIXAWARE && request->has_prompt &&
+    enum config_routing routing = request->worker->router->config->routing;
+    return (routing == CONFIG_PREFIXAWARE || routing == CONFIG_LOADAWARE) && request->has_prompt &&
            request->key.count > 0;
+}
+
+/* --prefix-min-match-length: less counts as nothing. */
+static uint64_t bytes_held(const struct router *router, size_t chunk_count)
+{
+    uint64_t bytes = (uint64_t)chunk_count * router->config->chunk_size;
+    return bytes < router->config->prefix_min_match ? 0 : bytes;
 }
 
 /* Holders of the trie as the fleet knows them. */
@@ -94,9 +102,9 @@ static size_t collect_holders(const struct router *router, const struct hashtrie
             router->backend_of_holder[number] == UINT16_MAX) {
             continue; /* Known from the store, but not configured now. */
         }
-        holders[count++] = (struct route_holder){.endpoint = router->backend_of_holder[number],
-                                                 .bytes = (uint64_t)match->holders[i].chunk_count *
-                                                          router->config->chunk_size};
+        holders[count++] =
+            (struct route_holder){.endpoint = router->backend_of_holder[number],
+                                  .bytes = bytes_held(router, match->holders[i].chunk_count)};
     }
     return count;
 }
@@ -106,19 +114,24 @@ static bool pick_locked(struct request *request, const struct hashtrie_match *ma
 {
     struct router *router = request->worker->router;
     struct route_holder holders[HASHTRIE_HOLDERS_MAX];
+    static_assert((int)CONFIG_PRIORITY == (int)ROUTE_PRIORITY &&
+                      (int)CONFIG_PRIORITY + 1 == (int)ROUTE_POLICY_COUNT,
+                  "both name the same policies in the same order");
     static_assert((int)HASHTRIE_HOLDERS_MAX <= (int)ROUTE_HOLDERS_MAX, "a match fits a query");
     struct route_query query = {
-        .policy =
-            router->config->routing == CONFIG_ROUNDROBIN ? ROUTE_ROUNDROBIN : ROUTE_PREFIXAWARE,
+        .policy = (enum route_policy)router->config->routing,
         .model = request->model,
         .has_prompt = request->has_prompt,
         .prompt_bytes = request->prompt_bytes,
-        .all_held_bytes = (uint64_t)match->all_chunk_count * router->config->chunk_size,
+        .all_held_bytes = bytes_held(router, match->all_chunk_count),
         .holders = holders,
         .holder_count = collect_holders(router, match, holders),
         .excluded = request->excluded,
         .excluded_count = request->excluded_count,
         .chunk_bytes = router->config->chunk_size,
+        .session = {.data = request->session, .size = request->session_size},
+        .urgent = request->priority < (int64_t)router->config->priority_threshold,
+        .beta = router->config->loadaware_beta,
         .now_ns = net_now_ns(),
     };
     return route_pick(router->fleet, &query, &request->choice);
@@ -155,9 +168,15 @@ static void count_choice(struct request *request)
 static void log_choice(struct request *request, uint64_t unix_ns)
 {
     double seconds = (double)(net_now_ns() - request->begin_ns) / (double)CLOCK_NS_PER_S;
+    char session[REQUEST_LOG_ID_BYTES + 1] = "None";
+    if (request->session != NULL) {
+        request_log_word((struct span){.data = request->session, .size = request->session_size},
+                         session);
+    }
     log_write(&request->worker->log, LOG_INFO,
-              "Routing request %s with session id None to %s at %llu.%06llu, process time = %.4f",
-              request->log_id, request->worker->router->backends[request->choice.endpoint].url,
+              "Routing request %s with session id %s to %s at %llu.%06llu, process time = %.4f",
+              request->log_id, session,
+              request->worker->router->backends[request->choice.endpoint].url,
               (unsigned long long)(unix_ns / CLOCK_NS_PER_S),
               (unsigned long long)(unix_ns % CLOCK_NS_PER_S / CLOCK_NS_PER_US), seconds);
 }

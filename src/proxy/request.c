@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "proxy/conn.h"
 #include "proxy/engines.h"
+#include "proxy/hints.h"
 #include "proxy/upstream.h"
 
 static const uint32_t moves[REQUEST_STATE_COUNT] = {
@@ -45,6 +46,8 @@ static void request_reset(struct request *request)
     request->to_head = false;
     request->path_kind = PATH_LOCAL;
     request->model = 0;
+    request->session = NULL;
+    request->priority = 0;
     request->body_begun = false;
     request->body_ended = false;
     request->routed = false;
@@ -533,6 +536,7 @@ static enum step step_done(struct request *request)
     request_free_body(request);
     mem_free(&request->worker->mem, request->hashes, request->key.count * sizeof *request->hashes);
     request->hashes = NULL;
+    hints_free(request);
     request->engine_head.size = 0;
     request->head.size = 0;
     bool gone = request->client_gone;

@@ -93,6 +93,9 @@ struct request {
     uint64_t *hashes; /* Owned: those of `key`. */
     struct hashtrie_key key;
     uint64_t prompt_bytes;
+    char *session; /* Owned; NULL: none. See hints.h. */
+    size_t session_size;
+    int64_t priority; /* Lower is more urgent. */
 
     /* Where it goes. */
     struct route_choice choice;
@@ -157,6 +160,9 @@ bool request_init(struct request *request, struct conn *conn, struct worker *wor
 void request_fini(struct request *request); /* Finished, or never begun. */
 
 /* ---- intake.c: from the connection, while READING ---- */
+
+/* What a client chose, as one short word that cannot forge a line. */
+void request_log_word(struct span text, char out[REQUEST_LOG_ID_BYTES + 1]);
 
 void request_on_head(struct request *request, const struct http_head *head);
 void request_on_body(struct request *request, struct span bytes);

@@ -302,8 +302,7 @@ static void write_routing(struct scrape *scrape)
     struct metrics_writer *writer = &scrape->writer;
     metrics_family(writer, "hashtrie_routing_decisions_total", METRICS_COUNTER,
                    "Routed requests by why the engine was chosen.");
-    const char *policy = route_policy_name(
-        router->config->routing == CONFIG_ROUNDROBIN ? ROUTE_ROUNDROBIN : ROUTE_PREFIXAWARE);
+    const char *policy = route_policy_name((enum route_policy)router->config->routing);
     for (int outcome = 0; outcome < ROUTE_OUTCOME_COUNT; outcome++) {
         uint64_t total = sum(router, offsetof(struct stats, outcomes) +
                                          (size_t)outcome * sizeof(_Atomic uint64_t));

@@ -156,6 +156,25 @@ static bool add_pair(struct router *router, size_t endpoint, const char *model)
     return true;
 }
 
+/* For `session`: sessions keep their places by the backends' names. */
+static bool make_ring(struct router *router)
+{
+    if (router->config->routing != CONFIG_SESSION) {
+        return true;
+    }
+    size_t size = router->backend_count * sizeof(const char *);
+    const char **names = mem_alloc(&router->mem, size);
+    if (names == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < router->backend_count; i++) {
+        names[i] = router->backends[i].url;
+    }
+    bool made = route_fleet_set_ring(router->fleet, names, router->backend_count);
+    mem_free(&router->mem, names, size);
+    return made;
+}
+
 bool router_add_backends(struct router *router)
 {
     size_t count = router->config->backend_count;
@@ -178,6 +197,10 @@ bool router_add_backends(struct router *router)
         if (!added) {
             return false;
         }
+    }
+    if (!make_ring(router)) {
+        log_write(router->log, LOG_ERROR, "Out of memory");
+        return false;
     }
     return true;
 }

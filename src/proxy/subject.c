@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "json/json.h"
 #include "proxy/conn.h"
+#include "proxy/hints.h"
 #include "proxy/paths.h"
 #include "proxy/request.h"
 
@@ -138,6 +139,26 @@ static bool splice_string(struct request *request, const struct prompt *prompt, 
     return spliced;
 }
 
+/* The engine gets the priority as the body's last member: of equal names the last counts. */
+static bool append_priority(struct request *request)
+{
+    const struct config *config = request->worker->router->config;
+    if (config->routing != CONFIG_PRIORITY) {
+        return true;
+    }
+    const char *end = memrchr(request->body.data, '}', request->body.size);
+    REQUIRE(end != NULL); /* An object has been read. */
+    struct prompt_place place = {.offset = (size_t)(end - request->body.data)};
+    struct buf text;
+    buf_init(&text, &request->worker->mem, ALIAS_GROWTH_MAX);
+    bool appended = buf_append_text(&text, ",") &&
+                    json_append_string(&text, span_of(config->priority_field)) &&
+                    buf_printf(&text, ":%lld", (long long)request->priority) &&
+                    splice(request, &place, 1, (struct span){.data = text.data, .size = text.size});
+    buf_fini(&text);
+    return appended;
+}
+
 static void refuse_body(struct request *request, enum prompt_status status)
 {
     switch (status) {
@@ -192,7 +213,8 @@ static bool take_prompt(struct request *request, const struct prompt *prompt)
     }
     bool hashed = hash_namespace(request, prompt, model) &&
                   (!prompt->has_prompt || hash_key(request, prompt));
-    bool spliced = !is_alias || splice_string(request, prompt, model);
+    bool spliced = hints_read(request, prompt) &&
+                   (!is_alias || splice_string(request, prompt, model)) && append_priority(request);
     if (!spliced) {
         answer_error(request, 503, "Out of memory.");
         return false;
@@ -237,6 +259,10 @@ static bool read_form(struct request *request, struct span boundary)
     }
     bool is_alias = false;
     struct span model = router_canonical_model(request->worker->router, given, &is_alias);
+    if (!hints_read(request, NULL)) {
+        answer_error(request, 503, "Out of memory.");
+        return false;
+    }
     struct prompt_place place = {.offset = (size_t)(given.data - body.data), .size = given.size};
     if (!find_model(request, model)) {
         return false;

@@ -32,6 +32,7 @@ void route_fleet_free(struct route_fleet *fleet)
         return;
     }
     struct mem *mem = fleet->mem;
+    ring_free(mem, &fleet->ring);
     for (size_t i = 0; i < fleet->endpoint_count; i++) {
         numbers_free(mem, &fleet->endpoints[i].models);
     }

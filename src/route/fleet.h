@@ -38,6 +38,17 @@ struct route_model {
     size_t rotation;
 };
 
+/* A place on the ring: the upper half of an MD5 (in the lower ones a tie is never seen). */
+struct ring_point {
+    uint64_t at;
+    uint32_t endpoint;
+};
+
+struct ring {
+    struct ring_point *points; /* Owned; ascending. */
+    size_t count;
+};
+
 /*
  * load_cost[e] = queued(e) + 3000 tokens x in_flight(e), or FLEET_DOWN for one that is down or
  * ejected: in an array of its own, so
@@ -56,6 +67,7 @@ struct route_fleet {
     size_t model_capacity;
     uint32_t eject_failures; /* 0: nobody is ever ejected. */
     uint64_t eject_pause_ns;
+    struct ring ring;
     uint64_t next_retry_ns; /* The first end of a pause; UINT64_MAX: none. */
 };
 
@@ -63,5 +75,29 @@ uint64_t fleet_load(const struct route_fleet *fleet, size_t endpoint);
 /* Those whose pause is over become half open. */
 void fleet_end_pauses(struct route_fleet *fleet, uint64_t now_ns);
 bool fleet_serves(const struct route_fleet *fleet, size_t endpoint, size_t model);
+
+/* ---- policy.c ---- */
+
+/* Serves the model, is up and not excluded. `desperate`: those ejected are candidates, too. */
+bool fleet_is_candidate(const struct route_fleet *fleet, const struct route_query *query,
+                        size_t endpoint, bool desperate);
+/* What the endpoint holds of the prompt. */
+uint64_t query_held_by(const struct route_query *query, size_t endpoint);
+void query_choose(const struct route_query *query, size_t endpoint, enum route_outcome outcome,
+                  struct route_choice *out);
+bool pick_roundrobin(struct route_fleet *fleet, const struct route_query *query, bool desperate,
+                     struct route_choice *out);
+
+/* ---- others.c, ring.c: false: no candidate ---- */
+
+bool pick_leastload(struct route_fleet *fleet, const struct route_query *query, bool desperate,
+                    struct route_choice *out);
+bool pick_loadaware(struct route_fleet *fleet, const struct route_query *query, bool desperate,
+                    struct route_choice *out);
+bool pick_priority(struct route_fleet *fleet, const struct route_query *query, bool desperate,
+                   struct route_choice *out);
+bool pick_session(struct route_fleet *fleet, const struct route_query *query, bool desperate,
+                  struct route_choice *out);
+void ring_free(struct mem *mem, struct ring *ring);
 
 #endif

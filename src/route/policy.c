@@ -2,8 +2,9 @@
 #include "route/fleet.h"
 
 static const char *const outcome_names[ROUTE_OUTCOME_COUNT] = {
-    [ROUTE_HOLDER] = "holder",       [ROUTE_SHORTER] = "shorter",     [ROUTE_SPREAD] = "spread",
-    [ROUTE_NO_HOLDER] = "no_holder", [ROUTE_NO_PROMPT] = "no_prompt", [ROUTE_ROTATED] = "rotated",
+    [ROUTE_HOLDER] = "holder",        [ROUTE_SHORTER] = "shorter",     [ROUTE_SPREAD] = "spread",
+    [ROUTE_NO_HOLDER] = "no_holder",  [ROUTE_NO_PROMPT] = "no_prompt", [ROUTE_ROTATED] = "rotated",
+    [ROUTE_SESSION_KEPT] = "session", [ROUTE_BY_LOAD] = "load",
 };
 
 const char *route_outcome_name(enum route_outcome outcome)
@@ -14,7 +15,13 @@ const char *route_outcome_name(enum route_outcome outcome)
 
 const char *route_policy_name(enum route_policy policy)
 {
-    return policy == ROUTE_ROUNDROBIN ? "roundrobin" : "prefixaware";
+    static const char *const names[ROUTE_POLICY_COUNT] = {
+        [ROUTE_PREFIXAWARE] = "prefixaware", [ROUTE_ROUNDROBIN] = "roundrobin",
+        [ROUTE_SESSION] = "session",         [ROUTE_LEASTLOAD] = "leastload",
+        [ROUTE_LOADAWARE] = "loadaware",     [ROUTE_PRIORITY] = "priority",
+    };
+    REQUIRE(policy < ROUTE_POLICY_COUNT);
+    return names[policy];
 }
 
 static bool is_excluded(const struct route_query *query, size_t endpoint)
@@ -82,8 +89,8 @@ static struct best least_loaded(struct route_fleet *fleet, const struct route_qu
     return best;
 }
 
-static bool is_candidate(const struct route_fleet *fleet, const struct route_query *query,
-                         size_t endpoint, bool desperate)
+bool fleet_is_candidate(const struct route_fleet *fleet, const struct route_query *query,
+                        size_t endpoint, bool desperate)
 {
     return fleet_serves(fleet, endpoint, query->model) &&
            load_of(fleet, endpoint, desperate) != FLEET_DOWN && !is_excluded(query, endpoint);
@@ -102,7 +109,7 @@ static struct held look_at_holders(struct route_fleet *fleet, const struct route
     for (size_t i = 0; i < query->holder_count; i++) {
         const struct route_holder *holder = &query->holders[i];
         if (holder->bytes <= query->all_held_bytes ||
-            !is_candidate(fleet, query, holder->endpoint, desperate)) {
+            !fleet_is_candidate(fleet, query, holder->endpoint, desperate)) {
             continue;
         }
         held.longest = holder->bytes > held.longest ? holder->bytes : held.longest;
@@ -148,7 +155,7 @@ static bool pick_prefixaware(struct route_fleet *fleet, const struct route_query
     return true;
 }
 
-static uint64_t held_by(const struct route_query *query, size_t endpoint)
+uint64_t query_held_by(const struct route_query *query, size_t endpoint)
 {
     for (size_t i = 0; i < query->holder_count; i++) {
         if (query->holders[i].endpoint == endpoint) {
@@ -158,20 +165,26 @@ static uint64_t held_by(const struct route_query *query, size_t endpoint)
     return query->all_held_bytes;
 }
 
+void query_choose(const struct route_query *query, size_t endpoint, enum route_outcome outcome,
+                  struct route_choice *out)
+{
+    uint64_t held = query_held_by(query, endpoint);
+    *out = (struct route_choice){.endpoint = endpoint,
+                                 .held_bytes = held,
+                                 .uncached_bytes = uncached_bytes(query, held),
+                                 .outcome = outcome};
+}
+
 /* The next one up of those that serve the model, in order of their addition. */
-static bool pick_roundrobin(struct route_fleet *fleet, const struct route_query *query,
-                            bool desperate, struct route_choice *out)
+bool pick_roundrobin(struct route_fleet *fleet, const struct route_query *query, bool desperate,
+                     struct route_choice *out)
 {
     struct route_model *model = &fleet->models[query->model];
     for (size_t i = 0; i < model->endpoints.count; i++) {
         size_t endpoint = model->endpoints.numbers[model->rotation % model->endpoints.count];
         model->rotation++;
-        if (is_candidate(fleet, query, endpoint, desperate)) {
-            uint64_t held = held_by(query, endpoint);
-            *out = (struct route_choice){.endpoint = endpoint,
-                                         .held_bytes = held,
-                                         .uncached_bytes = uncached_bytes(query, held),
-                                         .outcome = ROUTE_ROTATED};
+        if (fleet_is_candidate(fleet, query, endpoint, desperate)) {
+            query_choose(query, endpoint, ROUTE_ROTATED, out);
             return true;
         }
     }
@@ -181,8 +194,15 @@ static bool pick_roundrobin(struct route_fleet *fleet, const struct route_query 
 static bool pick(struct route_fleet *fleet, const struct route_query *query, bool desperate,
                  struct route_choice *out)
 {
-    return query->policy == ROUTE_ROUNDROBIN ? pick_roundrobin(fleet, query, desperate, out)
-                                             : pick_prefixaware(fleet, query, desperate, out);
+    typedef bool picker(struct route_fleet * fleet, const struct route_query *query, bool desperate,
+                        struct route_choice *out);
+    static picker *const pickers[ROUTE_POLICY_COUNT] = {
+        [ROUTE_PREFIXAWARE] = pick_prefixaware, [ROUTE_ROUNDROBIN] = pick_roundrobin,
+        [ROUTE_SESSION] = pick_session,         [ROUTE_LEASTLOAD] = pick_leastload,
+        [ROUTE_LOADAWARE] = pick_loadaware,     [ROUTE_PRIORITY] = pick_priority,
+    };
+    REQUIRE(query->policy < ROUTE_POLICY_COUNT);
+    return pickers[query->policy](fleet, query, desperate, out);
 }
 
 bool route_pick(struct route_fleet *fleet, const struct route_query *query,

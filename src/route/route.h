@@ -22,6 +22,7 @@
 
 #include "base/mem.h"
 #include "base/random.h"
+#include "base/span.h"
 
 enum {
     ROUTE_ENDPOINTS_MAX = 4096,
@@ -33,20 +34,30 @@ enum {
     ROUTE_EJECTION_DOUBLINGS = 3,
 };
 
-enum route_policy { ROUTE_PREFIXAWARE, ROUTE_ROUNDROBIN };
+enum route_policy {
+    ROUTE_PREFIXAWARE,
+    ROUTE_ROUNDROBIN, /* The next one of those that serve the model. */
+    ROUTE_SESSION,    /* The session's place on a hash ring; without a session the least loaded. */
+    ROUTE_LEASTLOAD,  /* Fewest requests in flight. */
+    ROUTE_LOADAWARE,  /* Highest share held - beta x (in flight - mean) / max(1, mean). */
+    ROUTE_PRIORITY,   /* Urgent ones as leastload, others as roundrobin. */
+    ROUTE_POLICY_COUNT
+};
 
 /* Why an endpoint was chosen: the `outcome` label of hashtrie_routing_decisions_total. */
 enum route_outcome {
-    ROUTE_HOLDER,    /* It holds the longest part of the prompt that any candidate holds. */
-    ROUTE_SHORTER,   /* It holds a part; one that holds more was too busy. */
-    ROUTE_SPREAD,    /* It holds nothing; all holders were too busy. */
-    ROUTE_NO_HOLDER, /* No candidate holds anything of the prompt: by load. */
-    ROUTE_NO_PROMPT, /* The request has no prompt: by load. */
-    ROUTE_ROTATED,   /* roundrobin. */
+    ROUTE_HOLDER,       /* It holds the longest part of the prompt that any candidate holds. */
+    ROUTE_SHORTER,      /* It holds a part; one that holds more was too busy. */
+    ROUTE_SPREAD,       /* It holds nothing; all holders were too busy. */
+    ROUTE_NO_HOLDER,    /* No candidate holds anything of the prompt: by load. */
+    ROUTE_NO_PROMPT,    /* The request has no prompt: by load. */
+    ROUTE_ROTATED,      /* roundrobin. */
+    ROUTE_SESSION_KEPT, /* session: the place of its session. */
+    ROUTE_BY_LOAD,      /* leastload, loadaware without a holder, priority. */
     ROUTE_OUTCOME_COUNT
 };
 const char *route_outcome_name(enum route_outcome outcome); /* "holder", "shorter", ... */
-const char *route_policy_name(enum route_policy policy);    /* "prefixaware", "roundrobin" */
+const char *route_policy_name(enum route_policy policy);    /* "prefixaware", "roundrobin", ... */
 
 struct route_fleet;
 
@@ -80,6 +91,13 @@ uint64_t route_endpoint_failed(struct route_fleet *fleet, size_t endpoint, uint6
 bool route_endpoint_answered(struct route_fleet *fleet, size_t endpoint);
 bool route_endpoint_is_ejected(const struct route_fleet *fleet, size_t endpoint);
 
+/*
+ * The ring of `session`: that of uhashring's HashRing, which the Python router uses, so that
+ * sessions keep their places. names[e] is endpoint e's URL, NULL: not on it. Replaces an earlier
+ * ring. False: no memory, nothing has changed.
+ */
+bool route_fleet_set_ring(struct route_fleet *fleet, const char *const *names, size_t count);
+
 size_t route_model_count(const struct route_fleet *fleet);
 const char *route_model_name(const struct route_fleet *fleet, size_t model);
 /* -1: nobody ever served it. */
@@ -103,6 +121,9 @@ struct route_query {
     const uint32_t *excluded; /* Endpoints tried already. */
     size_t excluded_count;
     uint64_t chunk_bytes; /* The least that counts as uncached. */
+    struct span session;  /* ROUTE_SESSION; data NULL: none. */
+    bool urgent;          /* ROUTE_PRIORITY. */
+    double beta;          /* ROUTE_LOADAWARE. */
     uint64_t now_ns;      /* Monotonic. */
 };
 

@@ -1,3 +1,5 @@
+#include <stdio.h>
+
 #include "route/route.h"
 #include "support/test.h"
 
@@ -348,6 +350,170 @@ static void without_a_limit_nobody_is_ejected(void **state)
     assert_true(share_of_2(fixture, 0) > 20);
 }
 
+/* ---- The other policies ---- */
+
+static void load(struct fixture *fixture, size_t endpoint, int requests)
+{
+    for (int i = 0; i < requests; i++) {
+        route_request_sent(fixture->fleet, endpoint, 1);
+    }
+}
+
+static void unload(struct fixture *fixture, size_t endpoint, int requests)
+{
+    for (int i = 0; i < requests; i++) {
+        route_request_prefilled(fixture->fleet, endpoint, 1);
+        route_request_ended(fixture->fleet, endpoint);
+    }
+}
+
+/* Places as uhashring 2.3 gives them. */
+static void sessions_have_the_places_of_the_python_router(void **state)
+{
+    struct fixture *fixture = *state;
+    static const char *const names[] = {"http://127.0.0.1:19001", "http://127.0.0.1:19002",
+                                        "http://10.0.0.3:8000"};
+    static const struct {
+        const char *session;
+        size_t endpoint;
+    } places[] = {{"a", 1}, {"b", 0}, {"user-1", 2}, {"user-2", 2}, {"12345", 0}, {"9527", 0}};
+    assert_true(route_fleet_set_ring(fixture->fleet, names, 3));
+    struct route_query asked = query(100);
+    asked.policy = ROUTE_SESSION;
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        asked.session = span_of(places[i].session);
+        struct route_choice choice = pick(fixture, &asked);
+        assert_int_equal(choice.endpoint, places[i].endpoint);
+        assert_int_equal(choice.outcome, ROUTE_SESSION_KEPT);
+    }
+}
+
+/* Others keep their places when an endpoint goes, and its own come back with it. */
+static void a_session_moves_only_with_its_endpoint(void **state)
+{
+    struct fixture *fixture = *state;
+    static const char *const names[] = {"http://a", "http://b", NULL, "http://d"};
+    enum { SESSIONS = 300 };
+    size_t before[SESSIONS];
+    size_t counts[ENDPOINTS] = {0};
+    char name[16];
+    assert_true(route_fleet_set_ring(fixture->fleet, names, ENDPOINTS));
+    struct route_query asked = query(100);
+    asked.policy = ROUTE_SESSION;
+    for (int round = 0; round < 3; round++) {
+        route_endpoint_set_up(fixture->fleet, 1, round != 1);
+        for (int i = 0; i < SESSIONS; i++) {
+            int size = snprintf(name, sizeof name, "session-%d", i);
+            asked.session = (struct span){.data = name, .size = (size_t)size};
+            size_t now = pick(fixture, &asked).endpoint;
+            assert_true(now != 2 && (round != 1 || now != 1));
+            if (round == 0) {
+                before[i] = now;
+                counts[now]++;
+            }
+            assert_true(now == before[i] || (round == 1 && before[i] == 1));
+        }
+    }
+    assert_true(counts[0] > 50 && counts[1] > 50 && counts[3] > 50);
+}
+
+static void without_a_session_the_least_loaded_is_taken(void **state)
+{
+    struct fixture *fixture = *state;
+    static const char *const names[] = {"http://a", "http://b", "http://c", "http://d"};
+    assert_true(route_fleet_set_ring(fixture->fleet, names, ENDPOINTS));
+    load(fixture, 0, 2);
+    load(fixture, 1, 1);
+    load(fixture, 3, 1);
+    struct route_query asked = query(100);
+    asked.policy = ROUTE_SESSION;
+    assert_int_equal(pick(fixture, &asked).endpoint, 2);
+    asked.policy = ROUTE_LEASTLOAD;
+    assert_int_equal(pick(fixture, &asked).endpoint, 2);
+    assert_int_equal(pick(fixture, &asked).outcome, ROUTE_BY_LOAD);
+    load(fixture, 2, 1);
+    size_t seen[ENDPOINTS] = {0};
+    for (int i = 0; i < 300; i++) {
+        seen[pick(fixture, &asked).endpoint]++;
+    }
+    assert_true(seen[0] == 0 && seen[1] > 50 && seen[2] > 50 && seen[3] > 50);
+    uint32_t excluded[] = {1, 2, 3};
+    asked.excluded = excluded;
+    asked.excluded_count = 3;
+    assert_int_equal(pick(fixture, &asked).endpoint, 0);
+    unload(fixture, 0, 2);
+    unload(fixture, 1, 1);
+    unload(fixture, 2, 1);
+    unload(fixture, 3, 1);
+}
+
+/* score = share held - beta x (in flight - mean) / max(1, mean) */
+static void loadaware_weighs_share_against_load(void **state)
+{
+    struct fixture *fixture = *state;
+    struct route_holder holders[] = {{.endpoint = 1, .bytes = 600}, {.endpoint = 2, .bytes = 300}};
+    struct route_query asked = query(1000);
+    asked.policy = ROUTE_LOADAWARE;
+    asked.beta = 1;
+    asked.holders = holders;
+    asked.holder_count = 2;
+    assert_int_equal(pick(fixture, &asked).endpoint, 1);
+    /* Mean 1/2: of 1 it is 0.6 - 1.5, of 2 0.3 + 0.5, of the others 0.5. */
+    load(fixture, 1, 2);
+    struct route_choice choice = pick(fixture, &asked);
+    assert_int_equal(choice.endpoint, 2);
+    assert_int_equal(choice.held_bytes, 300);
+    assert_int_equal(choice.uncached_bytes, 700);
+    asked.beta = 0.1;
+    assert_int_equal(pick(fixture, &asked).endpoint, 1);
+    /* Mean 2: of 1 it is 0.6, of 2 0.3 - 2, of 0 and 3 it is 1. */
+    load(fixture, 2, 6);
+    asked.beta = 1;
+    choice = pick(fixture, &asked);
+    assert_int_equal(choice.endpoint, 0);
+    assert_int_equal(choice.outcome, ROUTE_SPREAD);
+    asked.holder_count = 0;
+    assert_int_equal(pick(fixture, &asked).outcome, ROUTE_BY_LOAD);
+    unload(fixture, 1, 2);
+    unload(fixture, 2, 6);
+}
+
+static void urgent_requests_go_to_the_least_loaded(void **state)
+{
+    struct fixture *fixture = *state;
+    struct route_query asked = query(100);
+    asked.policy = ROUTE_PRIORITY;
+    load(fixture, 0, 1);
+    load(fixture, 1, 1);
+    load(fixture, 2, 1);
+    for (size_t i = 0; i < 2 * (size_t)ENDPOINTS; i++) {
+        assert_int_equal(pick(fixture, &asked).endpoint, i % ENDPOINTS);
+        asked.urgent = true;
+        assert_int_equal(pick(fixture, &asked).endpoint, 3);
+        asked.urgent = false;
+    }
+    unload(fixture, 0, 1);
+    unload(fixture, 1, 1);
+    unload(fixture, 2, 1);
+}
+
+static void a_ring_without_memory_changes_nothing(void **state)
+{
+    struct fixture *fixture = *state;
+    static const char *const names[] = {"http://a", "http://b"};
+    struct route_query asked = query(100);
+    asked.policy = ROUTE_SESSION;
+    asked.session = span_of("x");
+    assert_true(route_fleet_set_ring(fixture->fleet, names, 1));
+    assert_int_equal(pick(fixture, &asked).endpoint, 0);
+    fixture->mem.fail_after = 0;
+    assert_false(route_fleet_set_ring(fixture->fleet, names + 1, 1));
+    fixture->mem.fail_after = UINT64_MAX;
+    assert_int_equal(pick(fixture, &asked).outcome, ROUTE_SESSION_KEPT);
+    assert_true(route_fleet_set_ring(fixture->fleet, NULL, 0));
+    assert_int_equal(pick(fixture, &asked).outcome, ROUTE_BY_LOAD);
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -367,6 +533,12 @@ int main(void)
         CASE(the_ejected_are_taken_where_nobody_else_is_left),
         CASE(without_a_limit_nobody_is_ejected),
         cmocka_unit_test(out_of_memory_is_told),
+        CASE(sessions_have_the_places_of_the_python_router),
+        CASE(a_session_moves_only_with_its_endpoint),
+        CASE(without_a_session_the_least_loaded_is_taken),
+        CASE(loadaware_weighs_share_against_load),
+        CASE(urgent_requests_go_to_the_least_loaded),
+        CASE(a_ring_without_memory_changes_nothing),
     };
     return cmocka_run_group_tests_name("route", tests, NULL, NULL);
 }
