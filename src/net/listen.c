@@ -21,6 +21,8 @@
 #define ACCEPT_AGAIN_MS \
     100 /* After memory ran out: libuv holds one connection until it is taken. */
 
+enum { TAKE_ALL_MAX = 1 << 16 }; /* A queue that fills as fast is not waited out. */
+
 struct net_listener {
     uv_tcp_t tcp;
     uv_timer_t again;
@@ -229,6 +231,36 @@ enum net_status net_listen_passed(struct net_loop *loop, int descriptor, int bac
         return net_status_of(uv_translate_sys_error(errno));
     }
     return listener_new(loop, duplicate, backlog, on_accept, user, out);
+}
+
+/* False: the queue is empty, or there is no memory or no descriptor for more. */
+static bool take_one(struct net_listener *listener, int queue)
+{
+    struct net_stream *stream = stream_new(listener->loop);
+    if (stream == NULL) {
+        return false;
+    }
+    int descriptor = accept4(queue, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (descriptor < 0 || uv_tcp_open(&stream->tcp, descriptor) != 0) {
+        if (descriptor >= 0) {
+            (void)close(descriptor); /* Nothing was written to it. */
+        }
+        net_stream_close(stream);
+        return false;
+    }
+    stream_tune(stream);
+    listener->on_accept(listener->user, stream);
+    return true;
+}
+
+void net_listener_take_all(struct net_listener *listener)
+{
+    uv_os_fd_t queue = -1;
+    if (uv_fileno((uv_handle_t *)&listener->tcp, &queue) != 0) {
+        return;
+    }
+    for (int i = 0; i < TAKE_ALL_MAX && take_one(listener, queue); i++) {
+    }
 }
 
 void net_listener_close(struct net_listener *listener)

@@ -211,6 +211,12 @@ enum net_status net_listening_address(int descriptor, struct net_address *addres
 enum net_status net_listen_passed(struct net_loop *loop, int descriptor, int backlog,
                                   void (*on_accept)(void *user, struct net_stream *stream),
                                   void *user, struct net_listener **out);
+/*
+ * Accepts what waits in its queue now, and calls back for it before it returns: the one call that
+ * does. Before closing: the kernel resets what is left in the queue then. Not for a passed socket,
+ * whose queue stays.
+ */
+void net_listener_take_all(struct net_listener *listener);
 void net_listener_close(struct net_listener *listener);
 
 #endif

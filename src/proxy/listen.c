@@ -15,6 +15,9 @@ static bool add_listener(struct worker *worker, enum net_status status,
 
 void worker_unlisten(struct worker *worker)
 {
+    for (size_t i = 0; i < worker->listener_count && !worker->router->listens_at_passed; i++) {
+        net_listener_take_all(worker->listeners[i]);
+    }
     while (worker->listener_count > 0) {
         net_listener_close(worker->listeners[--worker->listener_count]);
     }
@@ -114,5 +117,6 @@ bool router_listen(struct router *router)
         log_write(router->log, LOG_ERROR, "Sockets were passed, but %s", problem);
         return false;
     }
+    router->listens_at_passed = sockets.count > 0;
     return sockets.count > 0 ? listen_at_all_passed(router, &sockets) : listen_at_port(router);
 }

@@ -98,6 +98,7 @@ struct router {
     struct bodies bodies;
     char *admin_key;              /* Owned; NULL: there is none. */
     struct net_address listening; /* The last, if sockets were passed. */
+    bool listens_at_passed;       /* Sockets whose queues outlive this process. */
     struct service service;
     const char *status_told;    /* To the service manager. */
     atomic_uint others_running; /* Workers besides the first, whose loop outlives theirs. */

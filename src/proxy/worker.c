@@ -267,8 +267,8 @@ void worker_run(struct worker *worker)
 void worker_fini(struct worker *worker)
 {
     if (worker->loop != NULL) {
-        cut_all(worker);
         worker_unlisten(worker);
+        cut_all(worker);
         while (!list_empty(&worker->upstreams)) {
             upstream_close(LIST_ITEM(worker->upstreams.next, struct upstream, all));
         }

@@ -331,6 +331,29 @@ static void a_connect_can_be_given_up(void **state)
     assert_int_equal(fixture->connected_calls, 1);
 }
 
+/* Else the kernel would reset it. */
+static void what_waits_in_the_queue_is_taken_before_a_listener_closes(void **state)
+{
+    struct fixture *fixture = *state;
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                                  .sin_port = htons(fixture->port)};
+    int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(client, (struct sockaddr *)&address, sizeof address), 0);
+    assert_null(fixture->server.stream); /* The loop has not run. */
+    net_listener_take_all(fixture->listener);
+    assert_non_null(fixture->server.stream);
+    net_listener_take_all(fixture->listener); /* There is no more. */
+    net_listener_close(fixture->listener);
+    fixture->listener = NULL;
+    char bytes[] = {0, 1, 2, 3};
+    assert_int_equal(send(client, bytes, sizeof bytes, 0), sizeof bytes);
+    fixture->received_wanted = sizeof bytes;
+    net_loop_run(fixture->loop);
+    assert_int_equal(fixture->server.received, sizeof bytes);
+    (void)close(client);
+}
+
 /* What a service manager does: it holds the socket, whoever accepts from it. */
 static void connections_wait_at_a_passed_socket_until_somebody_accepts(void **state)
 {
@@ -555,6 +578,7 @@ int main(void)
         NET_TEST(a_name_is_tried_address_by_address),
         NET_TEST(an_unknown_name_fails),
         NET_TEST(a_connect_can_be_given_up),
+        NET_TEST(what_waits_in_the_queue_is_taken_before_a_listener_closes),
         NET_TEST(connections_wait_at_a_passed_socket_until_somebody_accepts),
         cmocka_unit_test(what_is_no_listening_socket_is_told),
         NET_TEST(ports_are_shared_within_and_refused_between),
