@@ -216,10 +216,11 @@ bool conn_is_full(const struct conn *conn)
     return conn->stream != NULL && net_stream_queued(conn->stream) > CONN_QUEUE_BYTES_MAX;
 }
 
-bool conn_keeps_alive(const struct conn *conn)
+bool conn_keeps_alive(struct conn *conn)
 {
-    return !conn->last && http_parser_head(conn->parser)->keep_alive &&
-           router_phase(conn->worker->router) == ROUTER_SERVING;
+    conn->last = conn->last || !http_parser_head(conn->parser)->keep_alive ||
+                 router_phase(conn->worker->router) != ROUTER_SERVING;
+    return !conn->last;
 }
 
 void conn_request_done(struct conn *conn)
@@ -227,7 +228,7 @@ void conn_request_done(struct conn *conn)
     if (conn->stream == NULL) {
         return;
     }
-    if (!conn_keeps_alive(conn)) {
+    if (conn->last || router_phase(conn->worker->router) >= ROUTER_DRAINING) {
         conn_close_softly(conn);
         return;
     }

@@ -27,7 +27,7 @@ struct conn {
     bool parsing;       /* conn_parse() runs: whoever ends a request leaves the rest to it. */
     bool paused;        /* Not read, because too many bodies are in memory. */
     bool used;          /* A request has come on it. */
-    bool last;          /* No request is taken after this one. */
+    bool last;          /* No request is taken after this one, and its answer says so. */
     bool lingering;     /* All is written or queued; waits for the client to read it. */
     bool stuck;         /* Its client reads nothing: it ends with a reset. */
     bool peer_ended;    /* The client's side has ended while its answer was still queued. */
@@ -64,7 +64,7 @@ bool conn_write(struct conn *conn, const struct span *parts, size_t part_count);
 bool conn_is_full(const struct conn *conn); /* More than CONN_QUEUE_BYTES_MAX waits. */
 /* The answer is complete: the next request may come, or the connection ends. */
 void conn_request_done(struct conn *conn);
-/* May the connection be used after the answer that is being made? */
-bool conn_keeps_alive(const struct conn *conn);
+/* May the connection be used after the answer that is being made? If not, it is closed then. */
+bool conn_keeps_alive(struct conn *conn);
 
 #endif

@@ -92,6 +92,22 @@ def test_the_shutdown_delay_serves_new_connections_but_is_not_ready(world, numbe
     router.kill()
 
 
+def test_an_answer_that_began_before_the_delay_keeps_its_word(world):
+    """Its head did not say that the connection closes: so it does not, until it has been said."""
+    engine = Held(world)
+    router = world.router([engine.upstream], "--shutdown-delay", "1h")
+    with Connection(router.address) as connection:
+        parts = engine.ask(connection)
+        router.signal(signal.SIGTERM)
+        router.wait_line("not ready any more")
+        engine.release.set()
+        assert list(parts) == [b"data: 2\n\n"]
+        answer = connection.ask("GET", "/health")
+        assert answer.status == 200 and answer.header("connection") == "close"
+        assert connection.receive() == b""
+    router.kill()
+
+
 @pytest.mark.smoke
 def test_after_the_delay_it_drains(world):
     engine = Held(world)
