@@ -6,24 +6,29 @@ fails the test. An answer that had begun when its engine was killed may be cut. 
 left over: counters are back at zero, descriptors closed, memory flat.
 
 20 seconds; HASHTRIE_SOAK_SECONDS says how many. HASHTRIE_SEED replays who does what, not when.
+As a program this file is one of the processes of clients: test_soak.py PORT SEED.
 """
 import functools
+import json
 import os
 import random
 import signal
+import sys
 import threading
 import time
 
 import pytest
 
 from client import Connection, chat_body, get, sse_events
-from harness import SLOW, Engine, wait_until
+from harness import SLOW, Engine, Program, wait_until
 from prometheus import scrape
 from test_routing import conversation
 
 SECONDS = int(os.environ.get("HASHTRIE_SOAK_SECONDS", "20"))
 SEED = int(os.environ.get("HASHTRIE_SEED") or str(random.SystemRandom().randrange(1 << 32)), 0)
 ENGINES = 4
+PROCESSES = 3
+CLIENTS = 8  # Of each.
 TALKS = 300
 STOPPED_SECONDS_MAX = 1.5
 IDLE_TIMEOUT_SECONDS = 20 * SLOW  # An engine that is stopped goes on before.
@@ -56,6 +61,8 @@ class Client(threading.Thread):
                 self.one()
         except Exception as failure:
             self.failures.append(repr(failure))
+        if self.failures:
+            self.stop.set()
         self.disconnect()
 
     def disconnect(self):
@@ -118,6 +125,22 @@ class Client(threading.Thread):
             self.failures.append(f"no choices: {answer}")
 
 
+def be_clients(port, seed):
+    """Until SIGTERM, or a failure; then one line of JSON."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    clients = [Client(("127.0.0.1", port), seed + number, stop) for number in range(CLIENTS)]
+    for client in clients:
+        client.start()
+    print("begun", flush=True)
+    for client in clients:
+        client.join()
+    totals = {name: sum(getattr(client, name) for client in clients)
+              for name in ("served", "cut", "left")}
+    failures = [failure for client in clients for failure in client.failures]
+    print(json.dumps({**totals, "failures": failures}), flush=True)
+
+
 class Chaos(threading.Thread):
     """One engine at a time is killed and started again, or stopped for a while: there is always one
     that could answer."""
@@ -158,7 +181,7 @@ class Chaos(threading.Thread):
 
 
 def start_engine(number, port=0):
-    return Engine("--prefill-tps", "1000000", "--decode-ms", "0.3", "--kv-tokens", "200000",
+    return Engine("--prefill-tps", "100000000", "--decode-ms", "0.1", "--kv-tokens", "200000",
                   name=f"e{number}", port=port)
 
 
@@ -194,30 +217,38 @@ def soak(world, engines):
         "--upstream-idle-timeout", "1s", store=world.store())
     at_first = descriptors(router)
     stop = threading.Event()
-    clients = [Client(router.address, SEED + number, stop) for number in range(24)]
+    programs = [world.keep(Program([sys.executable, __file__, router.port, SEED + 100 * number]))
+                for number in range(PROCESSES)]
+    for program in programs:
+        program.wait_line("begun")
     chaos = Chaos(world, engines, SEED - 1, stop)
-    for thread in [*clients, chaos]:
-        thread.start()
+    chaos.start()
     begun = time.monotonic()
     rss = []
-    while time.monotonic() < begun + SECONDS and not any(client.failures for client in clients):
+    while time.monotonic() < begun + SECONDS and all(program.running() for program in programs):
         stop.wait(SECONDS / 20)
         rss.append(router.rss_bytes())
+    for program in programs:
+        program.terminate()  # With engines still coming and going.
     stop.set()
-    for thread in [*clients, chaos]:
-        thread.join()
+    chaos.join()
 
-    failures = [failure for client in clients for failure in client.failures]
+    results = [json.loads(program.output().split("\n")[-1]) for program in programs]
+    failures = [failure for result in results for failure in result["failures"]]
     assert not failures, (len(failures), failures[:3])
     assert chaos.failure is None, chaos.failure
-    served, cut, left = (sum(getattr(client, name) for client in clients)
+    served, cut, left = (sum(result[name] for result in results)
                          for name in ("served", "cut", "left"))
     print(f"{served} served, {cut} cut, {left} left by their clients, in {SECONDS} s; engines: "
           f"{chaos.kills} killed, {chaos.stops} stopped; RSS {[size >> 20 for size in rss]} MiB")
     assert chaos.kills > 2 and chaos.stops > 0 and served > 20 * SECONDS / SLOW
-    assert cut <= chaos.kills * len(clients)
+    assert cut <= chaos.kills * PROCESSES * CLIENTS
     wait_until(lambda: nothing_is_left(router), 20, "counters back at zero")
     wait_until(lambda: descriptors(router) <= at_first + ENGINES, 20, "descriptors are closed")
     assert get(router, "/ready").status == 200
     # From the first quarter on, when memory is full.
     assert max(rss[len(rss) // 2:]) - rss[len(rss) // 4] < RSS_GROWTH_MAX, rss
+
+
+if __name__ == "__main__":
+    be_clients(int(sys.argv[1]), int(sys.argv[2]))
