@@ -440,8 +440,8 @@ const struct option options[OPTION_ID_COUNT] = {
                            .min = 0,
                            .max = HOUR,
                            .field = FIELD(store_wait_ns),
-                           .help = "How long after the start /ready waits for a store that cannot "
-                                   "be opened yet."},
+                           .help = "How long after the start /ready waits for a store that is "
+                                   "being opened, or that another router still has."},
     [OPTION_NO_STORE] = {.flag = "--no-store",
                          .kind = OPTION_SWITCH,
                          .field = OPTION_NO_FIELD,

@@ -17,7 +17,8 @@ static const char *const readiness_texts[] = {
     [NOT_STORE] = "waiting for the store",
 };
 
-/* Once true, it stays so. */
+/* It is open, or there is nothing to wait for: a disk that fails is no reason to wait. Once true,
+ * it stays so. */
 static bool store_is_settled(struct router *router)
 {
     if (router->store == NULL ||
@@ -26,8 +27,9 @@ static bool store_is_settled(struct router *router)
     }
     struct hashtrie_store_stats stats;
     hashtrie_store_get_stats(router->store, &stats);
-    bool opening = stats.state == HASHTRIE_STORE_OPENING || stats.state == HASHTRIE_STORE_OFF;
-    bool settled = !opening || net_now_ns() >= router->store_until_ns;
+    bool comes = stats.state == HASHTRIE_STORE_OPENING ||
+                 (stats.state == HASHTRIE_STORE_OFF && stats.problem == HASHTRIE_EBUSY);
+    bool settled = !comes || net_now_ns() >= router->store_until_ns;
     if (settled) {
         atomic_store_explicit(&router->store_settled, true, memory_order_relaxed);
     }
