@@ -358,12 +358,13 @@ bool conn_is_unsettled(const struct conn *conn)
 
 bool conn_end(struct conn *conn)
 {
-    if (!is_reading(conn)) {
+    bool begun = !is_reading(conn) || (!conn->lingering && !http_parser_in_head(conn->parser));
+    if (begun) {
         request_cut_short(&conn->request);
-        return true;
+    } else {
+        conn_close_softly(conn);
     }
-    conn_close_softly(conn);
-    return false;
+    return begun;
 }
 
 void conn_free(struct conn *conn)

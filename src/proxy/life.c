@@ -79,8 +79,10 @@ _Noreturn static void end_at_once(struct router *router, int number)
 
 /* ---- Phase by phase ---- */
 
-static void begin_draining(struct router *router)
+static void begin_draining(struct router *router, const char *why)
 {
+    log_write(&router->workers[0].log, LOG_INFO,
+              "%s: draining, no new connections, requests may finish", why);
     life_enter(router, ROUTER_DRAINING);
     net_timer_start(router->life_timer, router->config->drain_timeout_ns);
 }
@@ -90,7 +92,7 @@ static void on_due(void *user)
     struct router *router = user;
     switch (router_phase(router)) {
     case ROUTER_LEAVING:
-        begin_draining(router);
+        begin_draining(router, "Shutdown delay over");
         break;
     case ROUTER_DRAINING:
         life_enter(router, ROUTER_ENDING);
@@ -121,9 +123,7 @@ static void on_signal(void *user, int number)
                   name_of(number), (double)delay_ns / (double)CLOCK_NS_PER_S);
         net_timer_start(router->life_timer, delay_ns);
     } else {
-        log_write(log, LOG_INFO, "%s: draining, no new connections, requests may finish",
-                  name_of(number));
-        begin_draining(router);
+        begin_draining(router, name_of(number));
     }
 }
 

@@ -233,7 +233,6 @@ void request_on_engine_written(struct request *request, enum net_status status)
 
 void request_cut_short(struct request *request)
 {
-    REQUIRE(request->sm.now != REQUEST_READING);
     if (request->sm.now == REQUEST_RELAYING) {
         request->cut = true;
         relay_error_event(request, "server_error", 503,

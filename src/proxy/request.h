@@ -175,7 +175,7 @@ bool request_body_space(struct request *request, char **space, size_t *size);
 void request_on_client_gone(struct request *request);
 /* The client's queue has drained below its limit. */
 void request_on_client_ready(struct request *request);
-/* The router ends: a request under way gets 503, or the end of its answer with a word. */
+/* The router ends: a request whose head has come gets 503, or the end of its answer with a word. */
 void request_cut_short(struct request *request);
 
 /* ---- From the engine's connection ---- */
