@@ -71,10 +71,12 @@ def test_sockets_for_another_process_are_left_alone(world):
 # ---- Upgrades ----
 
 class Load:
-    """Clients that open a connection for each request, and what they saw."""
+    """Clients that open a connection for each request, or keep it until they are told not to, and
+    what they saw."""
 
-    def __init__(self, address, threads=6):
+    def __init__(self, address, threads=6, keeps=False):
         self.address = address
+        self.keeps = keeps
         self.served = 0
         self.failures = []
         self._stop = threading.Event()
@@ -85,19 +87,27 @@ class Load:
             thread.start()
 
     def _run(self, number):
+        messages = conversation(70000 + number, size=200)
         while not self._stop.is_set():
             try:
                 with Connection(self.address) as connection:
-                    answer = chat(None, conversation(70000 + number, size=200), max_tokens=1,
-                                  connection=connection)
-                    failure = None if answer.status == 200 else repr(answer)
+                    while self._ask(connection, messages):
+                        pass
             except (OSError, EOFError) as caught:
-                failure = repr(caught)
-            with self._lock:
-                if failure:
-                    self.failures.append(failure)
-                else:
-                    self.served += 1
+                self._note(repr(caught))
+
+    def _ask(self, connection, messages):
+        """True: once more on this connection."""
+        answer = chat(None, messages, max_tokens=1, connection=connection)
+        self._note(None if answer.status == 200 else repr(answer))
+        return self.keeps and answer.header("connection") != "close" and not self._stop.is_set()
+
+    def _note(self, failure):
+        with self._lock:
+            if failure:
+                self.failures.append(failure)
+            else:
+                self.served += 1
 
     def reach(self, count):
         wait_until(lambda: self.served >= count or self.failures, 60, f"{count} requests")
@@ -152,6 +162,24 @@ def test_two_upgrades_under_load_refuse_and_lose_nothing(world):
         homes = [engine_of(chat(third, messages)) for messages, _ in talks]
         assert homes == [home for _, home in talks]
         assert scrape(third).total("vllm:num_requests_running") == 0
+
+
+@pytest.mark.load
+def test_clients_that_keep_their_connections_lose_nothing_in_the_shutdown_delay(world):
+    """Each is told to open another one; none meets a connection that was closed under its hands."""
+    engine = world.engine("--prefill-tps", "1000000", "--decode-ms", "0")
+    with listening() as passed:
+        routers = [world.router([engine], "--threads", "2", "--shutdown-delay", "1s",
+                                sockets=[passed])]
+        load = Load(routers[0].address, keeps=True)
+        load.reach(300)
+        for _ in range(2):
+            routers.append(world.router([engine], "--threads", "2", "--shutdown-delay", "1s",
+                                        sockets=[passed]))
+            assert routers[-2].terminate() == 0
+            load.reach(load.served + 300)
+        load.stop()
+    assert not load.failures, (len(load.failures), load.failures[:5])
 
 
 @pytest.mark.smoke
