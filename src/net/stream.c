@@ -276,21 +276,6 @@ void net_stream_close(struct net_stream *stream)
     stream_release(stream);
 }
 
-void net_stream_reset(struct net_stream *stream)
-{
-    if (stream == NULL) {
-        return;
-    }
-    REQUIRE(!stream->closed);
-    if (stream->connecting != NULL ||
-        uv_tcp_close_reset(&stream->tcp, on_tcp_closed) != 0) { /* Refused after a shutdown. */
-        net_stream_close(stream);
-        return;
-    }
-    stream->closed = true;
-    stream->reading = false;
-}
-
 static bool stream_descriptor(const struct net_stream *stream, int *out)
 {
     uv_os_fd_t descriptor = -1;
@@ -299,6 +284,20 @@ static bool stream_descriptor(const struct net_stream *stream, int *out)
     }
     *out = descriptor;
     return true;
+}
+
+/* uv_tcp_close_reset() does the same, but refuses while a FIN waits for what is queued. */
+void net_stream_reset(struct net_stream *stream)
+{
+    if (stream == NULL) {
+        return;
+    }
+    int descriptor = -1;
+    struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+    if (stream->connecting == NULL && stream_descriptor(stream, &descriptor)) {
+        (void)setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    }
+    net_stream_close(stream);
 }
 
 bool net_stream_is_stale(const struct net_stream *stream)

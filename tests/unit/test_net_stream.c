@@ -273,6 +273,25 @@ static void end_and_reset_are_told_apart(void **state)
     assert_int_equal(fixture->client.end_status, NET_RESET);
 }
 
+/* An answer that ends with its connection would look whole. */
+static void a_reset_overtakes_an_end_that_waits(void **state)
+{
+    struct fixture *fixture = *state;
+    fixture->server.paused = true;
+    connect_pair(fixture, "127.0.0.1");
+    char *bytes = pattern_new();
+    struct span part = {bytes, BIG};
+    assert_int_equal(net_stream_write(fixture->client.stream, &part, 1, NET_COPY), NET_OK);
+    free(bytes);
+    assert_int_equal(net_stream_shutdown(fixture->client.stream), NET_OK);
+    net_stream_reset(fixture->client.stream);
+    fixture->client.stream = NULL;
+    assert_int_equal(net_stream_read_start(fixture->server.stream), NET_OK);
+    fixture->stop_at_end = true;
+    net_loop_run(fixture->loop);
+    assert_int_equal(fixture->server.end_status, NET_RESET);
+}
+
 static void staleness_is_seen_without_reading(void **state)
 {
     struct fixture *fixture = *state;
@@ -573,6 +592,7 @@ int main(void)
         NET_TEST(what_waits_is_borrowed),
         NET_TEST(a_close_gives_borrowed_pieces_back),
         NET_TEST(end_and_reset_are_told_apart),
+        NET_TEST(a_reset_overtakes_an_end_that_waits),
         NET_TEST(staleness_is_seen_without_reading),
         NET_TEST(a_closed_port_refuses),
         NET_TEST(a_name_is_tried_address_by_address),
