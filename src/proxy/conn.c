@@ -47,6 +47,7 @@ void conn_resume(struct conn *conn)
     REQUIRE(conn->paused);
     conn->paused = false;
     conn->active_ns = net_now_ns();
+    conn->resumed_ns = conn->active_ns;
     list_remove(&conn->pause_link);
     read_on(conn);
 }
@@ -415,10 +416,12 @@ static uint64_t quiet_limit_ns(const struct conn *conn)
 }
 
 /* Others wait for the memory that this request's body holds up: a body has to come within a time
- * then. */
+ * then, less what it was kept waiting itself. */
 static bool holds_up_others(const struct conn *conn, uint64_t now_ns)
 {
-    return conn->request.body_begun && now_ns > conn->request.begin_ns + ROUTER_FINISH_NS &&
+    uint64_t begin_ns = conn->request.begin_ns;
+    begin_ns = begin_ns > conn->resumed_ns ? begin_ns : conn->resumed_ns;
+    return conn->request.body_begun && now_ns > begin_ns + ROUTER_FINISH_NS &&
            bodies_is_awaited(&conn->worker->router->bodies, &conn->request);
 }
 

@@ -22,7 +22,8 @@ struct conn {
     struct http_parser *parser;
     struct buf pending; /* Bytes of later requests. */
     struct request request;
-    uint64_t active_ns; /* When bytes last moved. */
+    uint64_t active_ns;  /* When bytes last moved. */
+    uint64_t resumed_ns; /* When it was last read again after a pause. */
     size_t unread;      /* Of answers, by the client, at the last sweep. */
     bool parsing;       /* conn_parse() runs: whoever ends a request leaves the rest to it. */
     bool paused;        /* Not read, because too many bodies are in memory. */
