@@ -126,13 +126,19 @@ static void on_head(struct request *request, const struct http_head *head)
     }
 }
 
+/* False: no memory, and nothing was appended. */
 static bool append_reframed(struct request *request, struct span body)
 {
     struct buf *scratch = &request->worker->scratch;
     bool chunked = request->framing == REQUEST_CHUNKED;
-    return (!chunked || http_write_chunk_head(scratch, body.size)) &&
-           buf_append(scratch, body.data, body.size) &&
-           (!chunked || buf_append_text(scratch, "\r\n"));
+    size_t size_before = scratch->size;
+    if ((!chunked || http_write_chunk_head(scratch, body.size)) &&
+        buf_append(scratch, body.data, body.size) &&
+        (!chunked || buf_append_text(scratch, "\r\n"))) {
+        return true;
+    }
+    scratch->size = size_before; /* Half a chunk would spoil what comes behind it. */
+    return false;
 }
 
 static void keep_tail(struct request *request, struct span body)
@@ -152,11 +158,10 @@ static bool is_between_events(const struct request *request)
 static void on_body(struct request *request, struct span body)
 {
     request->body_arrived = request->body_arrived || body.size > 0;
-    if (request->is_sse) {
-        keep_tail(request, body);
-    }
     if (request->framing != REQUEST_RAW && !append_reframed(request, body)) {
         request_fail_try(request, NET_NO_MEMORY);
+    } else if (request->is_sse) {
+        keep_tail(request, body);
     }
 }
 
