@@ -543,10 +543,10 @@ static enum step step_done(struct request *request)
     bool plain = request->framing == REQUEST_PLAIN;
     request_reset(request);
     sm_move(&request->sm, REQUEST_READING);
-    if (gone) {
+    if (cut && plain) {
+        conn_cut(conn); /* Also where the client has only closed its side, and still reads. */
+    } else if (gone) {
         conn_close(conn);
-    } else if (cut && plain) {
-        conn_cut(conn);
     } else if (cut) {
         conn_close_softly(conn);
     } else {
