@@ -86,6 +86,16 @@ void net_stream_set_events(struct net_stream *stream, const struct net_stream_ev
     stream->user = user;
 }
 
+static bool stream_descriptor(const struct net_stream *stream, int *out)
+{
+    uv_os_fd_t descriptor = -1;
+    if (stream->closed || uv_fileno((const uv_handle_t *)&stream->tcp, &descriptor) != 0) {
+        return false;
+    }
+    *out = descriptor;
+    return true;
+}
+
 /* ---- Reading ---- */
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *out)
@@ -102,6 +112,21 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *out)
     *out = uv_buf_init(stream->loop->read_space, NET_READ_BYTES);
 }
 
+/* Of a reset that comes with the last bytes, libuv says that it is the end. EPIPE: a reset behind
+ * the end. */
+static enum net_status end_status(const struct net_stream *stream, int uv_status)
+{
+    int descriptor = -1;
+    int error = 0;
+    socklen_t size = sizeof error;
+    if (uv_status == UV_EOF && stream_descriptor(stream, &descriptor) &&
+        getsockopt(descriptor, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error != 0 &&
+        error != EPIPE) {
+        return net_status_of(uv_translate_sys_error(error));
+    }
+    return net_status_of(uv_status);
+}
+
 static void on_read(uv_stream_t *handle, ssize_t size, const uv_buf_t *bytes)
 {
     struct net_stream *stream = handle->data;
@@ -114,7 +139,7 @@ static void on_read(uv_stream_t *handle, ssize_t size, const uv_buf_t *bytes)
     }
     stream->reading = false;
     (void)uv_read_stop(handle); /* Never fails. */
-    stream->events->on_end(stream->user, net_status_of((int)size));
+    stream->events->on_end(stream->user, end_status(stream, (int)size));
 }
 
 enum net_status net_stream_read_start(struct net_stream *stream)
@@ -274,16 +299,6 @@ void net_stream_close(struct net_stream *stream)
     connecting_cancel(stream);
     stream_close_tcp(stream);
     stream_release(stream);
-}
-
-static bool stream_descriptor(const struct net_stream *stream, int *out)
-{
-    uv_os_fd_t descriptor = -1;
-    if (stream->closed || uv_fileno((const uv_handle_t *)&stream->tcp, &descriptor) != 0) {
-        return false;
-    }
-    *out = descriptor;
-    return true;
 }
 
 /* uv_tcp_close_reset() does the same, but refuses while a FIN waits for what is queued. */
