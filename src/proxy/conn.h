@@ -24,14 +24,14 @@ struct conn {
     struct request request;
     uint64_t active_ns;  /* When bytes last moved. */
     uint64_t resumed_ns; /* When it was last read again after a pause. */
-    size_t unread;      /* Of answers, by the client, at the last sweep. */
-    bool parsing;       /* conn_parse() runs: whoever ends a request leaves the rest to it. */
-    bool paused;        /* Not read, because too many bodies are in memory. */
-    bool used;          /* A request has come on it. */
-    bool last;          /* No request is taken after this one, and its answer says so. */
-    bool lingering;     /* All is written or queued; waits for the client to read it. */
-    bool stuck;         /* Its client reads nothing: it ends with a reset. */
-    bool peer_ended;    /* The client's side has ended while its answer was still queued. */
+    size_t unread;       /* Of answers, by the client, at the last sweep. */
+    bool parsing;        /* conn_parse() runs: whoever ends a request leaves the rest to it. */
+    bool paused;         /* Not read, because too many bodies are in memory. */
+    bool used;           /* A request has come on it. */
+    bool last;           /* No request is taken after this one, and its answer says so. */
+    bool lingering;      /* All is written or queued; waits for the client to read it. */
+    bool stuck;          /* Its client reads nothing: it ends with a reset. */
+    bool peer_ended;     /* The client's side has ended while its answer was still queued. */
 };
 
 /* `user` is the worker. */
