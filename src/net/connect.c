@@ -15,6 +15,7 @@
 
 struct connecting {
     struct net_stream *stream;
+    struct net_address address;
     void (*on_connected)(void *user, enum net_status status);
     uv_connect_t request;
     uv_getaddrinfo_t lookup;
@@ -35,6 +36,7 @@ bool net_address_set(struct net_address *address, const char *host, size_t host_
     memcpy(address->host, host, host_size);
     address->host[host_size] = '\0';
     address->port = (uint16_t)port;
+    address->tls = NULL;
     return true;
 }
 
@@ -90,6 +92,25 @@ static void fail_later(struct connecting *connecting)
     (void)uv_timer_start(&connecting->later, on_later, 0, 0); /* Fails only while closing. */
 }
 
+/* Which other address is tried after a handshake that failed would make no difference. */
+static void begin_tls(struct connecting *connecting)
+{
+    struct net_address *address = &connecting->address;
+    if (address->tls == NULL) {
+        finish(connecting, NET_OK);
+        return;
+    }
+    enum net_status status = tls_begin(connecting->stream, address->tls, address);
+    if (status != NET_OK) {
+        finish(connecting, status);
+    }
+}
+
+void connecting_secured(struct net_stream *stream, enum net_status status)
+{
+    finish(stream->connecting, status);
+}
+
 static void try_next(struct connecting *connecting);
 
 static void on_failed_closed(uv_handle_t *handle)
@@ -117,7 +138,7 @@ static void on_connect(uv_connect_t *request, int status)
     }
     if (status == 0) {
         stream_tune(stream);
-        finish(connecting, NET_OK);
+        begin_tls(connecting);
         return;
     }
     connecting->failure = net_status_of(status);
@@ -210,6 +231,7 @@ struct net_stream *net_connect(struct net_loop *loop, const struct net_address *
     stream->user = user;
     stream->connecting = connecting;
     connecting->stream = stream;
+    connecting->address = *address;
     connecting->on_connected = on_connected;
     connecting->lookup.data = connecting;
     (void)uv_timer_init(&loop->uv, &connecting->later); /* Never fails. */

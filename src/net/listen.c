@@ -28,6 +28,7 @@ struct net_listener {
     uv_timer_t again;
     unsigned handles_open;
     struct net_loop *loop;
+    struct net_tls *tls; /* Borrowed. NULL: plain. */
     void (*on_accept)(void *user, struct net_stream *stream);
     void *user;
 };
@@ -112,6 +113,7 @@ static enum net_status socket_address(int descriptor, struct net_address *out)
             0) {
         return NET_INVALID;
     }
+    out->tls = NULL;
     out->port =
         ntohs(address.any.sa_family == AF_INET6 ? address.ip6.sin6_port : address.ip4.sin_port);
     return NET_OK;
@@ -135,6 +137,21 @@ static void on_listener_closed(uv_handle_t *handle)
     }
 }
 
+static void hand_over(struct net_listener *listener, struct net_stream *stream)
+{
+    stream_tune(stream);
+    if (listener->tls != NULL && tls_begin(stream, listener->tls, NULL) != NET_OK) {
+        net_stream_close(stream);
+        return;
+    }
+    listener->on_accept(listener->user, stream);
+}
+
+void net_listener_set_tls(struct net_listener *listener, struct net_tls *tls)
+{
+    listener->tls = tls;
+}
+
 static void on_again(uv_timer_t *timer);
 
 static void on_connection(uv_stream_t *handle, int status)
@@ -152,8 +169,7 @@ static void on_connection(uv_stream_t *handle, int status)
         net_stream_close(stream);
         return;
     }
-    stream_tune(stream);
-    listener->on_accept(listener->user, stream);
+    hand_over(listener, stream);
 }
 
 static void on_again(uv_timer_t *timer)
@@ -184,6 +200,7 @@ static enum net_status listener_new(struct net_loop *loop, int descriptor, int b
         return NET_NO_MEMORY;
     }
     listener->loop = loop;
+    listener->tls = NULL;
     listener->on_accept = on_accept;
     listener->user = user;
     (void)uv_tcp_init(&loop->uv, &listener->tcp); /* Takes no descriptor and no memory. */
@@ -248,8 +265,7 @@ static bool take_one(struct net_listener *listener, int queue)
         net_stream_close(stream);
         return false;
     }
-    stream_tune(stream);
-    listener->on_accept(listener->user, stream);
+    hand_over(listener, stream);
     return true;
 }
 

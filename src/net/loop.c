@@ -21,10 +21,9 @@ static void on_idle(uv_idle_t *idle)
 static void on_prepare(uv_prepare_t *prepare)
 {
     struct net_loop *loop = prepare->data;
-    if (loop->on_turn == NULL) {
-        return;
-    }
-    if (loop->on_turn(loop->user)) {
+    tls_read_ready(loop);
+    bool more = loop->on_turn != NULL && loop->on_turn(loop->user);
+    if (more || !list_empty(&loop->ready)) {
         (void)uv_idle_start(&loop->idle, on_idle); /* Cannot fail with a callback given. */
     } else {
         (void)uv_idle_stop(&loop->idle); /* Never fails. */
@@ -45,6 +44,7 @@ struct net_loop *net_loop_new(struct mem *mem)
         mem_free(mem, loop, sizeof *loop);
         return NULL;
     }
+    tls_loop_init(loop);
     (void)uv_prepare_init(&loop->uv, &loop->prepare); /* These four never fail. */
     (void)uv_idle_init(&loop->uv, &loop->idle);
     loop->prepare.data = loop;
@@ -59,6 +59,7 @@ void net_loop_free(struct net_loop *loop)
         return;
     }
     loop->on_turn = NULL;
+    tls_loop_fini(loop);
     uv_close((uv_handle_t *)&loop->prepare, NULL);
     uv_close((uv_handle_t *)&loop->idle, NULL);
     while (uv_run(&loop->uv, UV_RUN_DEFAULT) != 0) {

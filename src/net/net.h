@@ -6,7 +6,7 @@
  * with the `user` pointer that was given. After a ..._close() nothing calls back any more, and the
  * pointer must not be used again; its memory is freed when the loop has let go of it.
  *
- * All memory is charged to the `struct mem` of the loop.
+ * All memory is charged to the `struct mem` of the loop, but for what OpenSSL takes for itself.
  */
 #ifndef HASHTRIE_NET_NET_H
 #define HASHTRIE_NET_NET_H
@@ -23,25 +23,38 @@ enum {
     NET_WRITE_PARTS_MAX = 8,    /* Pieces of one write. */
     NET_HOST_BYTES_MAX = 255,   /* DNS allows 253. */
     NET_TRIES_MAX = 8,          /* Addresses of one name that a connect tries. */
+    NET_SESSIONS_MAX = 256,     /* TLS sessions that a loop keeps, to come back to servers fast. */
+    NET_PROBLEM_BYTES = 512,    /* A line that says what is wrong with a file. */
 };
 
+#define NET_HANDSHAKE_NS UINT64_C(10000000000) /* A client has to be done with it by then. */
+
 /* How something ended. The one place that knows libuv's numbers is errors.c. */
-#define NET_STATUS_MAP(X)                            \
-    X(OK, "success")                                 \
-    X(EOF, "the peer closed the connection")         \
-    X(REFUSED, "connection refused")                 \
-    X(RESET, "connection reset")                     \
-    X(TIMED_OUT, "timed out")                        \
-    X(UNREACHABLE, "no route to the host")           \
-    X(NO_NAME, "the host name was not found")        \
-    X(IN_USE, "the address is in use")               \
-    X(NO_ADDRESS, "no such address on this machine") \
-    X(DENIED, "permission denied")                   \
-    X(NO_FILES, "too many open files")               \
-    X(NO_MEMORY, "out of memory")                    \
-    X(CANCELLED, "cancelled")                        \
-    X(INVALID, "invalid argument")                   \
-    X(FAILED, "input/output error")
+#define NET_STATUS_MAP(X)                                         \
+    X(OK, "success")                                              \
+    X(EOF, "the peer closed the connection")                      \
+    X(REFUSED, "connection refused")                              \
+    X(RESET, "connection reset")                                  \
+    X(TIMED_OUT, "timed out")                                     \
+    X(UNREACHABLE, "no route to the host")                        \
+    X(NO_NAME, "the host name was not found")                     \
+    X(IN_USE, "the address is in use")                            \
+    X(NO_ADDRESS, "no such address on this machine")              \
+    X(DENIED, "permission denied")                                \
+    X(NO_FILES, "too many open files")                            \
+    X(NO_MEMORY, "out of memory")                                 \
+    X(CANCELLED, "cancelled")                                     \
+    X(INVALID, "invalid argument")                                \
+    X(FAILED, "input/output error")                               \
+    X(CUT, "closed without TLS's closing notice")                 \
+    X(NOT_TLS, "what it says is not TLS")                         \
+    X(TLS_FAILED, "the TLS connection failed")                    \
+    X(REJECTED, "the peer refused the TLS connection")            \
+    X(NO_CERTIFICATE, "the peer showed no certificate")           \
+    X(UNTRUSTED, "its certificate is from no trusted authority")  \
+    X(EXPIRED, "its certificate has expired or is not valid yet") \
+    X(OTHER_NAME, "its certificate is for another name")          \
+    X(BAD_CERTIFICATE, "its certificate is not accepted")
 
 enum net_status {
 #define NET_STATUS_ENUM(name, text) NET_##name,
@@ -111,15 +124,58 @@ struct net_poll *net_poll_new(struct net_loop *loop, int fd, net_poll_ready *on_
 bool net_poll_set(struct net_poll *poll, unsigned events);
 void net_poll_close(struct net_poll *poll); /* `fd` may be closed right afterwards. */
 
+/* ---- TLS ---- */
+
+/*
+ * What one side of TLS connections is set up with: certificates, keys, whom it trusts. TLS 1.2 and
+ * 1.3, ALPN http/1.1, sessions resumed by tickets, no renegotiation. May be used on any thread;
+ * streams keep what they began with when it is loaded anew.
+ *
+ * A stream over TLS keeps all that is promised below. Its end is NET_EOF only where the peer has
+ * said so within TLS: a connection that was closed without is NET_CUT. What is queued counts as it
+ * waits: plain bytes, or the last of them enciphered.
+ */
+struct net_tls;
+
+enum net_tls_clients { NET_TLS_ANYBODY, NET_TLS_ASK, NET_TLS_CERTIFIED };
+
+/* Names of PEM files; borrowed until net_tls_free(). */
+struct net_tls_options {
+    bool server;
+    const char *cert_file; /* With its chain; a server needs one. NULL: none. */
+    const char *key_file;  /* NULL: in cert_file. */
+    const char *ca_file;   /* Who is trusted. NULL: a client trusts the system's authorities. */
+    enum net_tls_clients clients; /* A server's: whether their certificates are asked for. */
+    uint64_t handshake_ns; /* What a client has for it; alike for all of a loop. 0: as above. */
+};
+
+/* NULL: `problem` says what is wrong with which file, in one line. */
+struct net_tls *net_tls_new(struct mem *mem, const struct net_tls_options *options,
+                            char problem[NET_PROBLEM_BYTES]);
+/* Reads the files again. False: `problem` says why, and all stays as it is. One thread at a time.
+ */
+bool net_tls_reload(struct net_tls *tls, char problem[NET_PROBLEM_BYTES]);
+void net_tls_free(struct net_tls *tls); /* All that used it is closed, and its loop freed. */
+
+/* Since the start. */
+struct net_tls_stats {
+    uint64_t handshakes;          /* That came to their end, ... */
+    uint64_t resumed;             /* ... by a session of before. */
+    uint64_t failures;            /* Handshakes that did not, ... */
+    enum net_status last_failure; /* ... and why the last of them did not. */
+};
+struct net_tls_stats net_tls_get_stats(struct net_tls *tls);
+
 /* ---- Addresses ---- */
 
 /* Literal addresses are used as they are; names are looked up at each connect. */
 struct net_address {
     char host[NET_HOST_BYTES_MAX + 1]; /* Name or literal address, IPv6 without brackets. */
     uint16_t port;
+    struct net_tls *tls; /* Borrowed. Connect with TLS, to who proves to be `host`. NULL: plain. */
 };
 
-/* False: the host is empty or too long, or the port is 0. */
+/* For plain connections. False: the host is empty or too long, or the port is 0. */
 bool net_address_set(struct net_address *address, const char *host, size_t host_size,
                      unsigned port);
 
@@ -217,6 +273,9 @@ enum net_status net_listen_passed(struct net_loop *loop, int descriptor, int bac
  * whose queue stays.
  */
 void net_listener_take_all(struct net_listener *listener);
+/* What is accepted from now on speaks TLS, or is closed; on_accept comes before the handshake. A
+ * client that sends HTTP instead is told so. */
+void net_listener_set_tls(struct net_listener *listener, struct net_tls *tls);
 void net_listener_close(struct net_listener *listener);
 
 #endif

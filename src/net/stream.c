@@ -33,6 +33,7 @@ struct net_stream *stream_new(struct net_loop *loop)
     stream->events = NULL;
     stream->user = NULL;
     stream->connecting = NULL;
+    stream->tls = NULL;
     stream->reading = false;
     stream->closed = false;
     if (uv_tcp_init(&loop->uv, &stream->tcp) != 0) {
@@ -86,7 +87,7 @@ void net_stream_set_events(struct net_stream *stream, const struct net_stream_ev
     stream->user = user;
 }
 
-static bool stream_descriptor(const struct net_stream *stream, int *out)
+bool stream_descriptor(const struct net_stream *stream, int *out)
 {
     uv_os_fd_t descriptor = -1;
     if (stream->closed || uv_fileno((const uv_handle_t *)&stream->tcp, &descriptor) != 0) {
@@ -98,18 +99,27 @@ static bool stream_descriptor(const struct net_stream *stream, int *out)
 
 /* ---- Reading ---- */
 
+void stream_space(struct net_stream *stream, char **space, size_t *size)
+{
+    if (stream->events->on_space != NULL && stream->events->on_space(stream->user, space, size)) {
+        CHECK(*size > 0);
+        return;
+    }
+    *space = stream->loop->read_space;
+    *size = NET_READ_BYTES;
+}
+
+/* Without space libuv reads nothing, and says UV_ENOBUFS: TLS reads for itself. */
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *out)
 {
     (void)suggested;
     struct net_stream *stream = handle->data;
     char *space = NULL;
     size_t size = 0;
-    if (stream->events->on_space != NULL && stream->events->on_space(stream->user, &space, &size)) {
-        CHECK(size > 0);
-        *out = uv_buf_init(space, (unsigned)(size < UINT32_MAX ? size : UINT32_MAX));
-        return;
+    if (stream->tls == NULL) {
+        stream_space(stream, &space, &size);
     }
-    *out = uv_buf_init(stream->loop->read_space, NET_READ_BYTES);
+    *out = uv_buf_init(space, (unsigned)(size < UINT32_MAX ? size : UINT32_MAX));
 }
 
 /* Of a reset that comes with the last bytes, libuv says that it is the end. EPIPE: a reset behind
@@ -130,6 +140,10 @@ static enum net_status end_status(const struct net_stream *stream, int uv_status
 static void on_read(uv_stream_t *handle, ssize_t size, const uv_buf_t *bytes)
 {
     struct net_stream *stream = handle->data;
+    if (stream->tls != NULL) {
+        tls_on_readable(stream);
+        return;
+    }
     if (size > 0) {
         stream->events->on_read(stream->user, bytes->base, (size_t)size);
         return;
@@ -142,15 +156,25 @@ static void on_read(uv_stream_t *handle, ssize_t size, const uv_buf_t *bytes)
     stream->events->on_end(stream->user, end_status(stream, (int)size));
 }
 
+enum net_status stream_watch(struct net_stream *stream)
+{
+    return net_status_of(uv_read_start((uv_stream_t *)&stream->tcp, on_alloc, on_read));
+}
+
+void stream_unwatch(struct net_stream *stream)
+{
+    (void)uv_read_stop((uv_stream_t *)&stream->tcp); /* Never fails. */
+}
+
 enum net_status net_stream_read_start(struct net_stream *stream)
 {
     REQUIRE(!stream->closed && stream->events != NULL);
     if (stream->reading) {
         return NET_OK;
     }
-    int status = uv_read_start((uv_stream_t *)&stream->tcp, on_alloc, on_read);
-    stream->reading = status == 0;
-    return net_status_of(status);
+    enum net_status status = stream->tls != NULL ? tls_read_start(stream) : stream_watch(stream);
+    stream->reading = status == NET_OK;
+    return status;
 }
 
 void net_stream_read_stop(struct net_stream *stream)
@@ -158,7 +182,11 @@ void net_stream_read_stop(struct net_stream *stream)
     REQUIRE(!stream->closed);
     if (stream->reading) {
         stream->reading = false;
-        (void)uv_read_stop((uv_stream_t *)&stream->tcp); /* Never fails. */
+        if (stream->tls != NULL) {
+            tls_read_stop(stream);
+        } else {
+            stream_unwatch(stream);
+        }
     }
 }
 
@@ -169,7 +197,12 @@ static void on_waiting_written(uv_write_t *request, int status)
     struct waiting_write *write = request->data;
     struct net_stream *stream = write->stream;
     mem_free(stream->loop->mem, write, write->size);
-    if (!stream->closed && stream->events != NULL) {
+    if (stream->closed) {
+        return;
+    }
+    if (stream->tls != NULL) {
+        tls_on_sent(stream, net_status_of(status));
+    } else if (stream->events != NULL) {
         stream->events->on_written(stream->user, net_status_of(status));
     }
 }
@@ -222,7 +255,7 @@ static enum net_status write_later(struct net_stream *stream, uv_buf_t *parts, s
 }
 
 /* libuv's type lacks the const; it does not write through it. */
-static char *without_const(const char *bytes)
+char *stream_without_const(const char *bytes)
 {
     union {
         const char *in;
@@ -231,31 +264,43 @@ static char *without_const(const char *bytes)
     return pointer.out;
 }
 
+enum net_status stream_send(struct net_stream *stream, uv_buf_t *parts, size_t part_count,
+                            enum net_keep keep)
+{
+    int taken = uv_try_write((uv_stream_t *)&stream->tcp, parts, (unsigned)part_count);
+    if (taken < 0 && taken != UV_EAGAIN) {
+        return net_status_of(taken);
+    }
+    size_t gone = skip_parts(parts, part_count, taken > 0 ? (size_t)taken : 0);
+    return gone == part_count ? NET_OK : write_later(stream, parts + gone, part_count - gone, keep);
+}
+
+size_t stream_unsent(const struct net_stream *stream)
+{
+    return uv_stream_get_write_queue_size((const uv_stream_t *)&stream->tcp);
+}
+
 enum net_status net_stream_write(struct net_stream *stream, const struct span *parts,
                                  size_t part_count, enum net_keep keep)
 {
     REQUIRE(!stream->closed && part_count <= NET_WRITE_PARTS_MAX);
+    if (stream->tls != NULL) {
+        return tls_write(stream, parts, part_count, keep);
+    }
     uv_buf_t left[NET_WRITE_PARTS_MAX];
     size_t count = 0;
     for (size_t i = 0; i < part_count; i++) {
         if (parts[i].size > 0) {
-            left[count++] = (uv_buf_t){.base = without_const(parts[i].data), .len = parts[i].size};
+            left[count++] =
+                (uv_buf_t){.base = stream_without_const(parts[i].data), .len = parts[i].size};
         }
     }
-    if (count == 0) {
-        return NET_OK;
-    }
-    int taken = uv_try_write((uv_stream_t *)&stream->tcp, left, (unsigned)count);
-    if (taken < 0 && taken != UV_EAGAIN) {
-        return net_status_of(taken);
-    }
-    size_t gone = skip_parts(left, count, taken > 0 ? (size_t)taken : 0);
-    return gone == count ? NET_OK : write_later(stream, left + gone, count - gone, keep);
+    return count == 0 ? NET_OK : stream_send(stream, left, count, keep);
 }
 
 size_t net_stream_queued(const struct net_stream *stream)
 {
-    return uv_stream_get_write_queue_size((const uv_stream_t *)&stream->tcp);
+    return stream_unsent(stream) + (stream->tls != NULL ? tls_queued(stream) : 0);
 }
 
 /* ---- Ending ---- */
@@ -269,7 +314,21 @@ static void on_shut(uv_shutdown_t *request, int status)
 {
     (void)status; /* Reading tells what the peer makes of it. */
     struct shutdown *shutdown = request->data;
-    mem_free(shutdown->stream->loop->mem, shutdown, sizeof *shutdown);
+    shutdown_free(shutdown->stream, shutdown);
+}
+
+void shutdown_free(struct net_stream *stream, struct shutdown *shutdown)
+{
+    mem_free(stream->loop->mem, shutdown, sizeof *shutdown);
+}
+
+enum net_status stream_shut(struct net_stream *stream, struct shutdown *shutdown)
+{
+    int status = uv_shutdown(&shutdown->request, (uv_stream_t *)&stream->tcp, on_shut);
+    if (status != 0) {
+        shutdown_free(stream, shutdown);
+    }
+    return net_status_of(status);
 }
 
 enum net_status net_stream_shutdown(struct net_stream *stream)
@@ -281,11 +340,7 @@ enum net_status net_stream_shutdown(struct net_stream *stream)
     }
     shutdown->stream = stream;
     shutdown->request.data = shutdown;
-    int status = uv_shutdown(&shutdown->request, (uv_stream_t *)&stream->tcp, on_shut);
-    if (status != 0) {
-        mem_free(stream->loop->mem, shutdown, sizeof *shutdown);
-    }
-    return net_status_of(status);
+    return stream->tls != NULL ? tls_shutdown(stream, shutdown) : stream_shut(stream, shutdown);
 }
 
 void net_stream_close(struct net_stream *stream)
@@ -294,8 +349,11 @@ void net_stream_close(struct net_stream *stream)
         return;
     }
     REQUIRE(!stream->closed);
-    stream->closed = true;
     stream->reading = false;
+    if (stream->tls != NULL) {
+        tls_end(stream, true);
+    }
+    stream->closed = true;
     connecting_cancel(stream);
     stream_close_tcp(stream);
     stream_release(stream);
@@ -306,6 +364,9 @@ void net_stream_reset(struct net_stream *stream)
 {
     if (stream == NULL) {
         return;
+    }
+    if (stream->tls != NULL) {
+        tls_end(stream, false);
     }
     int descriptor = -1;
     struct linger at_once = {.l_onoff = 1, .l_linger = 0};
@@ -318,7 +379,8 @@ void net_stream_reset(struct net_stream *stream)
 bool net_stream_is_stale(const struct net_stream *stream)
 {
     int descriptor = -1;
-    if (!stream_descriptor(stream, &descriptor)) {
+    if (!stream_descriptor(stream, &descriptor) ||
+        (stream->tls != NULL && (tls_has_bytes(stream) || tls_has_ended(stream)))) {
         return true;
     }
     char byte = 0;
@@ -339,7 +401,7 @@ size_t net_stream_unread(const struct net_stream *stream)
 bool net_stream_peer_is_gone(const struct net_stream *stream)
 {
     int descriptor = -1;
-    if (!stream_descriptor(stream, &descriptor)) {
+    if (!stream_descriptor(stream, &descriptor) || (stream->tls != NULL && tls_has_ended(stream))) {
         return true;
     }
     struct tcp_info info;
