@@ -92,3 +92,26 @@ void answer_error(struct request *request, unsigned status, const char *format, 
                          : span_of("{\"error\":\"\"}"));
     buf_fini(&body);
 }
+
+bool answer_kept(struct request *request)
+{
+    struct buf *kept = &request->kept;
+    if (request->kept_status == 0) {
+        return false;
+    }
+    if (kept->size == 0) {
+        answer_error(request, request->kept_status,
+                     "The engine answered %u, and no other could take its place.",
+                     request->kept_status);
+        return true;
+    }
+    REQUIRE(request->sm.now != REQUEST_DONE && !request->answering);
+    struct span part = {.data = kept->data, .size = kept->size};
+    request->status = request->kept_status;
+    request_load_ended(request);
+    request->answer_ns = net_now_ns();
+    request->answer_bytes = part.size;
+    request->client_gone = !conn_write(request->conn, &part, 1) || request->client_gone;
+    sm_move(&request->sm, REQUEST_DONE);
+    return true;
+}

@@ -207,6 +207,10 @@ static bool take_event(struct request *request, enum http_event event, struct sp
         return !request->failed;
     case HTTP_GOT_END:
         if (!request->head_ready) { /* Of an informational answer: the real one follows. */
+            if (++request->interim_count > REQUEST_INTERIM_MAX) {
+                request_fail_try(request, NET_INVALID);
+                return false;
+            }
             http_parser_reset(parser, request->to_head);
             return true;
         }
@@ -239,6 +243,7 @@ void relay_parse(struct request *request)
         more = take_event(request, event, body);
         if (event != HTTP_BROKEN) {
             raw_end = request->input.data;
+            request->between_chunks = http_parser_between_chunks(request->upstream->parser);
         }
         if (!had_head) {
             raw_begin = raw_end; /* Up to here it was the head. */
@@ -264,13 +269,13 @@ void relay_parse_end(struct request *request)
     request_fail_try(request, request->failure == NET_EOF ? NET_RESET : request->failure);
 }
 
-/* The client is told twice: by the event, and since the body's last chunk never comes. */
+/* The client is told twice: by the event, and since the body's last chunk never comes; where the
+ * body ends with its connection, by a reset. */
 void relay_error_event(struct request *request, const char *type, unsigned code,
                        const char *message)
 {
-    bool has_place =
-        request->framing == REQUEST_CHUNKED ||
-        (request->framing == REQUEST_RAW && http_parser_between_chunks(request->upstream->parser));
+    bool has_place = request->framing == REQUEST_CHUNKED || request->framing == REQUEST_PLAIN ||
+                     (request->framing == REQUEST_RAW && request->between_chunks);
     if (!request->is_sse || !is_between_events(request) || !has_place) {
         return;
     }
@@ -281,9 +286,10 @@ void relay_error_event(struct request *request, const char *type, unsigned code,
                         message, type, code);
     CHECK(size > 0 && (size_t)size < sizeof event);
     struct buf *scratch = &request->worker->scratch;
+    bool plain = request->framing == REQUEST_PLAIN;
     scratch->size = 0;
-    if (http_write_chunk_head(scratch, (size_t)size) && buf_append(scratch, event, (size_t)size) &&
-        buf_append_text(scratch, "\r\n")) {
+    if ((plain || http_write_chunk_head(scratch, (size_t)size)) &&
+        buf_append(scratch, event, (size_t)size) && (plain || buf_append_text(scratch, "\r\n"))) {
         struct span part = {.data = scratch->data, .size = scratch->size};
         (void)conn_write(request->conn, &part, 1); /* Its connection ends next in any case. */
     }

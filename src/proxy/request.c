@@ -73,6 +73,7 @@ static void request_reset(struct request *request)
     request->head_ready = false;
     request->body_arrived = false;
     request->status = 0;
+    request->kept_status = 0;
     request->answer_ns = 0;
     request->answer_bytes = 0;
     request->answering = false;
@@ -90,6 +91,7 @@ bool request_init(struct request *request, struct conn *conn, struct worker *wor
     buf_init(&request->body, &worker->mem, (size_t)body_max);
     buf_init(&request->head, &worker->mem, HEAD_BYTES_MAX);
     buf_init(&request->engine_head, &worker->mem, HEAD_BYTES_MAX);
+    buf_init(&request->kept, &worker->mem, REQUEST_KEPT_BYTES_MAX);
     request->timer = net_timer_new(worker->loop, on_timer, request);
     request->prefill = net_timer_new(worker->loop, on_prefill_timer, request);
     if (request->timer == NULL || request->prefill == NULL) {
@@ -106,6 +108,7 @@ void request_fini(struct request *request)
     request_free_body(request);
     buf_fini(&request->head);
     buf_fini(&request->engine_head);
+    buf_fini(&request->kept);
     net_timer_close(request->timer);
     net_timer_close(request->prefill);
     request->timer = NULL;
@@ -269,6 +272,8 @@ void request_begin_connecting(struct request *request, bool fresh)
     request->head.size = 0;
     request->output = (struct span){0};
     request->status = 0;
+    request->interim_count = 0;
+    request->between_chunks = false;
     request->body_arrived = false;
     request->complete = false;
     request->reusable = false;
@@ -299,7 +304,9 @@ static enum step step_routing(struct request *request)
         break;
     case PICK_NOBODY:
         if (request->excluded_count > 0) {
-            answer_error(request, 502, "No engine is left that could be tried.");
+            if (!answer_kept(request)) {
+                answer_error(request, 502, "No engine is left that could be tried.");
+            }
         } else {
             answer_error(request, 503,
                          "Model '%s' is temporarily unavailable. Please try again later.",
@@ -536,6 +543,7 @@ static enum step step_done(struct request *request)
     mem_free(&request->worker->mem, request->hashes, request->key.count * sizeof *request->hashes);
     request->hashes = NULL;
     hints_free(request);
+    buf_fini(&request->kept);
     request->engine_head.size = 0;
     request->head.size = 0;
     bool gone = request->client_gone;

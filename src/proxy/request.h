@@ -49,7 +49,9 @@ enum {
     REQUEST_RELOADS_MAX = 2,
     REQUEST_RESENDS_MAX = 4,
     REQUEST_IDLE_TICKS = 4, /* Of --idle-timeout: it strikes up to a quarter late. */
-    REQUEST_TAIL_BYTES = 3
+    REQUEST_TAIL_BYTES = 3,
+    REQUEST_INTERIM_MAX = 1000,         /* 1xx of one try: some engines send them to seem alive. */
+    REQUEST_KEPT_BYTES_MAX = 64 * 1024, /* Of a larger answer only the status is kept. */
 };
 
 struct conn;
@@ -116,11 +118,15 @@ struct request {
     /* The answer. */
     struct buf head;    /* Held back until a byte of the body, or the end, has come. */
     struct span output; /* For the client, in `input` or the worker's scratch; during a tick. */
+    struct buf kept;    /* The last one turned away: the client's if no better one comes. Whole, or
+                           empty. */
+    unsigned kept_status; /* 0: none was. */
 
     uint32_t excluded[ROUTER_TRIES_MAX]; /* Engines that have failed. */
     unsigned version_minor;
     unsigned reload_count;
     unsigned resend_count;
+    unsigned interim_count;
     unsigned idle_ticks; /* Of the timer, while relaying, since the engine's last byte. */
     unsigned status;     /* Of the answer. */
     char body_tail[REQUEST_TAIL_BYTES]; /* Last bytes of the answer's body. */
@@ -153,7 +159,8 @@ struct request {
     bool complete;     /* The engine's answer has ended as it should. */
     bool reusable;     /* ... and its connection may be used again. */
     bool client_gone;
-    bool cut; /* The answer cannot be completed. */
+    bool cut;            /* The answer cannot be completed. */
+    bool between_chunks; /* What has come and was right ends with a chunk's end. */
 };
 
 bool request_init(struct request *request, struct conn *conn, struct worker *worker);
@@ -227,6 +234,8 @@ void answer_error(struct request *request, unsigned status, const char *format, 
 void answer_text(struct request *request, unsigned status, const char *content_type,
                  struct span body);
 void answer_not_allowed(struct request *request, const char *allowed);
+/* The last answer that was turned away. False: none was. */
+bool answer_kept(struct request *request);
 
 /* ---- admin.c ---- */
 

@@ -97,6 +97,20 @@ static bool is_stale(const struct request *request)
            request->resend_count < REQUEST_RESENDS_MAX;
 }
 
+/* What was turned away may be the best that there will be. One that is not whole is not waited
+ * for. */
+static void keep_answer(struct request *request)
+{
+    struct buf *kept = &request->kept;
+    request->kept_status = request->status;
+    kept->size = 0;
+    if (request->complete && (!buf_append(kept, request->head.data, request->head.size) ||
+                              (request->output.size > 0 &&
+                               !buf_append(kept, request->output.data, request->output.size)))) {
+        kept->size = 0;
+    }
+}
+
 void request_next_try(struct request *request)
 {
     struct worker *worker = request->worker;
@@ -118,7 +132,10 @@ void request_next_try(struct request *request)
     if (is_ours(request->failure)) {
         log_write(&worker->log, LOG_WARNING, "Request %s: no connection can be made: %s",
                   request->log_id, why);
-        answer_error(request, 503, "The router is overloaded (%s). Please try again later.", why);
+        if (!answer_kept(request)) {
+            answer_error(request, 503, "The router is overloaded (%s). Please try again later.",
+                         why);
+        }
         return;
     }
     request_load_ended(request);
@@ -127,6 +144,8 @@ void request_next_try(struct request *request)
     exclude(request);
     if (may_try_another(request)) {
         try_another(request);
+    } else if (answer_kept(request)) {
+        return;
     } else if (late) {
         answer_error(request, 504, "The engine did not answer in time.");
     } else {
@@ -156,6 +175,7 @@ bool request_is_turned_away(struct request *request)
     if (!may_try_another(request)) {
         return false; /* The client gets this answer as it is. */
     }
+    keep_answer(request);
     net_timer_stop(request->timer);
     request_load_ended(request);
     request_drop_upstream(request, request->complete && request->reusable);

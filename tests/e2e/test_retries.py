@@ -11,7 +11,7 @@ import pytest
 from client import Connection, chat, chat_body, engine_of, in_parallel
 from harness import wait_until
 from prometheus import scrape
-from test_failures import idle
+from test_failures import idle, refused_url
 
 
 def answering(status, body=b'{"error":{"message":"not now"}}'):
@@ -64,6 +64,40 @@ def test_when_all_answer_errors_the_last_answer_is_the_clients(world, stream):
             after = [len(upstream.exchanges) for upstream in bad]
             assert sum(after) - sum(before) == 3  # Three different ones.
             assert max(b - a for a, b in zip(before, after)) == 1
+    assert idle(router)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("last", ["refused", "drop"])
+def test_an_engines_answer_says_more_than_that_others_cannot_be_reached(world, last):
+    """The client gets the 503 that one engine gave, whole, also if the tries behind it bring
+    nothing."""
+    full = world.upstream(lambda exchange: exchange.answer(
+        b'{"error":{"message":"full"}}', [("Retry-After", "7")], "503 No"))
+    holder, url = refused_url()
+    with holder:
+        other = url if last == "refused" else world.upstream(lambda exchange: exchange.close())
+        router = world.router([full, other], "--eject-after-failures", "off", "--threads", "1")
+        with Connection(router.address) as connection:
+            for number in range(20):
+                before = len(full.exchanges)
+                answer = chat(router, f"{number} " * 50, connection=connection)
+                assert answer.status == 503 and len(full.exchanges) == before + 1
+                assert answer.body == b'{"error":{"message":"full"}}'
+                assert answer.header("retry-after") == "7"
+        assert scrape(router).total("hashtrie_retries_total") == 20
+        assert idle(router)
+
+
+def test_an_answer_too_large_to_be_kept_leaves_its_status(world):
+    full = world.upstream(answering(503, b"x" * 100000))
+    holder, url = refused_url()
+    with holder:
+        router = world.router([full, url], "--eject-after-failures", "off")
+        answers = [chat(router, f"{number} " * 50) for number in range(20)]
+    assert {answer.status for answer in answers} == {503}
+    texts = {answer.text() for answer in answers if len(answer.body) < 100000}
+    assert texts == {'{"error":"The engine answered 503, and no other could take its place."}'}
     assert idle(router)
 
 

@@ -94,7 +94,7 @@ static void check_own(struct sim *sim, const struct sim_request *request, unsign
     case SIM_ASK:
     default:
         sim->refused++;
-        fits = (status >= 502 && status <= 504) && (!sim->profile.calm || sim->signalled_ns != 0);
+        fits = is_turned_away(status) && (!sim->profile.calm || sim->signalled_ns != 0);
     }
     if (!fits && !excused) {
         sim_fail("request %zu: the router's own answer is %u", request->number, status);
@@ -103,6 +103,20 @@ static void check_own(struct sim *sim, const struct sim_request *request, unsign
         if (is_committed(&sim->tries[request->tries[i]]) && !sim->profile.faults) {
             sim_fail("request %zu: %u by the router, though try %zu was its answer",
                      request->number, status, request->tries[i]);
+        }
+    }
+}
+
+/* It gets the answer of its last try, or, if that brought none, one that was turned away. */
+static void check_later(const struct sim *sim, const struct sim_request *request,
+                        const struct sim_try *try)
+{
+    size_t at = request->try_count - 1;
+    while (request->tries[at] != try->number) {
+        const struct sim_try *later = &sim->tries[request->tries[at--]];
+        if (!is_turned_away(try->status) || (is_committed(later) && !sim->profile.faults)) {
+            sim_fail("request %zu: gets the answer of try %zu, not that of try %zu",
+                     request->number, try->number, later->number);
         }
     }
 }
@@ -123,9 +137,7 @@ static void check_head(struct sim *sim, struct sim_request *request,
                  (unsigned long long)number);
     }
     struct sim_try *try = &sim->tries[number];
-    if (request->tries[request->try_count - 1] != number) {
-        sim_fail("request %zu: gets the answer of a try that was not its last", request->number);
-    }
+    check_later(sim, request, try);
     if (answer->status != try->status || (!try->has_body && !try->early)) {
         sim_fail("request %zu: answered %u by try %zu, which was %s and said %u", request->number,
                  answer->status, try->number, try->has_body ? "sent in full" : "not sent in full",
