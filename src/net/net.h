@@ -7,6 +7,8 @@
  * pointer must not be used again; its memory is freed when the loop has let go of it.
  *
  * All memory is charged to the `struct mem` of the loop, but for what OpenSSL takes for itself.
+ *
+ * tests/sim implements this header a second time, on virtual time: a new function goes there, too.
  */
 #ifndef HASHTRIE_NET_NET_H
 #define HASHTRIE_NET_NET_H
