@@ -76,6 +76,10 @@ static void on_send(void *user)
         return;
     }
     if (request->expects && !client->got_continue && request->size_sent == request->head_size) {
+        if (client->sim->profile.calm && client->sending == client->answering &&
+            client->sim->signalled_ns == 0) {
+            sim_fail("request %zu: is not told to go on", request->number);
+        }
         client->got_continue = true; /* It has waited for long enough. */
     }
     size_t piece = piece_of(client, request);

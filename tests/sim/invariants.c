@@ -242,6 +242,9 @@ void sim_check_quiet(struct sim *sim)
     if (sim_loop_timers_running(worker->loop) > 1) { /* The sweep's. */
         sim_fail("%zu timers still run", sim_loop_timers_running(worker->loop));
     }
+    if (!list_empty(&worker->dead) || !list_empty(&worker->dead_upstreams)) {
+        sim_fail("closed connections are not freed");
+    }
     if (atomic_load(&router->bodies.finisher) != NULL || !list_empty(&worker->paused)) {
         sim_fail("somebody still reads a body, or waits to");
     }
