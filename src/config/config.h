@@ -101,6 +101,7 @@ struct config {
     uint64_t upstream_idle_timeout_ns;
     uint64_t first_byte_timeout_ns;    /* 0: off. */
     uint64_t idle_timeout_ns;          /* Between bytes of an answer; 0: off. */
+    uint64_t send_timeout_ns;          /* An engine that takes nothing of a request; 0: off. */
     uint64_t engine_stats_interval_ns; /* 0: off. */
     uint64_t eject_time_ns;
     bool health_checks;

@@ -172,6 +172,17 @@ const struct option options[OPTION_ID_COUNT] = {
                              .field = FIELD(idle_timeout_ns),
                              .help = "How long a backend may pause in the middle of an answer "
                                      "before that is cut off."},
+    [OPTION_SEND_TIMEOUT] = {.flag = "--send-timeout",
+                             .metavar = "DURATION",
+                             .kind = OPTION_DURATION,
+                             .fallback = "1m",
+                             .min = 100 * MS,
+                             .max = HOUR,
+                             .may_be_off = true,
+                             .field = FIELD(send_timeout_ns),
+                             .help = "How long a backend may take nothing of a request that waits "
+                                     "for it before another backend is tried. Checked once a "
+                                     "second."},
     [OPTION_CLIENT_STALL_TIMEOUT] = {.flag = "--client-stall-timeout",
                                      .metavar = "DURATION",
                                      .kind = OPTION_DURATION,

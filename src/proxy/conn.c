@@ -469,5 +469,7 @@ void conn_sweep(struct conn *conn, uint64_t now_ns)
     /* Reading has stopped: its end would not be seen otherwise. */
     if (conn->pending.size >= CONN_PIPELINE_BYTES_MAX && net_stream_peer_is_gone(conn->stream)) {
         conn_abort(conn);
+        return;
     }
+    request_sweep(&conn->request, now_ns);
 }

@@ -266,6 +266,7 @@ void request_begin_connecting(struct request *request, bool fresh)
     request->failure = NET_OK;
     request->engine_ended = false;
     request->timed_out = false;
+    request->untaken = false;
     request->blamed = false;
     request->judged = false;
     request->head_ready = false;

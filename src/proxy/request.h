@@ -158,6 +158,7 @@ struct request {
     bool answering;    /* Bytes have gone to the client. */
     bool complete;     /* The engine's answer has ended as it should. */
     bool reusable;     /* ... and its connection may be used again. */
+    bool untaken;      /* It timed out because the engine took nothing of it. */
     bool client_gone;
     bool cut;            /* The answer cannot be completed. */
     bool between_chunks; /* What has come and was right ends with a chunk's end. */
@@ -182,6 +183,8 @@ bool request_body_space(struct request *request, char **space, size_t *size);
 void request_on_client_gone(struct request *request);
 /* The client's queue has drained below its limit. */
 void request_on_client_ready(struct request *request);
+/* Called now and then, while no longer READING. */
+void request_sweep(struct request *request, uint64_t now_ns);
 /* The router ends: a request whose head has come gets 503, or the end of its answer with a word. */
 void request_cut_short(struct request *request);
 

@@ -3,9 +3,12 @@
  * whether another engine is tried.
  *
  * A further try needs one left of --max-instance-failover-reroute-attempts, an engine not yet
- * tried, and a grant of the retry budget. The first goes out at once, later ones after a delay that
- * doubles and is drawn from its upper half, so that those who failed together do not come back
- * together.
+ * tried, and a grant of the retry budget. The budget is there so that engines which cannot keep up
+ * do not get each request several times. It is not asked where that cannot be, while an engine is
+ * left that does not fail: no connection was made, so that no engine had the request; or an ejected
+ * engine broke the connection: what it had moves once, and it gets nothing new. The first goes out
+ * at once, later ones after a delay that doubles and is drawn from its upper half, so that those
+ * who failed together do not come back together.
  */
 #include <stdio.h>
 
@@ -50,8 +53,18 @@ static void exclude(struct request *request)
     request->excluded[request->excluded_count++] = endpoint;
 }
 
-/* The engine of this try has been excluded. Takes a grant of the budget. */
-static bool may_try_another(struct request *request)
+/* Lock held. See above. */
+static bool costs_nothing(const struct request *request, bool connecting)
+{
+    const struct route_fleet *fleet = request->worker->router->fleet;
+    bool broken = request->failed && !request->timed_out && request->failure != NET_INVALID;
+    bool gone = broken && route_endpoint_is_ejected(fleet, request->choice.endpoint);
+    return (connecting || gone) &&
+           route_has_sound_other(fleet, request->model, request->excluded, request->excluded_count);
+}
+
+/* The engine of this try has been excluded. Takes a grant of the budget if need be. */
+static bool may_try_another(struct request *request, bool connecting)
 {
     struct worker *worker = request->worker;
     struct router *router = worker->router;
@@ -61,8 +74,10 @@ static bool may_try_another(struct request *request)
     hashtrie_lock(router->trie);
     bool other =
         route_has_other(router->fleet, request->model, request->excluded, request->excluded_count);
-    bool granted = other && budget_take_retry(&router->retry_budget, router->config->retry_budget,
-                                              net_now_ns() / CLOCK_NS_PER_S);
+    bool is_free = other && costs_nothing(request, connecting);
+    bool granted =
+        is_free || (other && budget_take_retry(&router->retry_budget, router->config->retry_budget,
+                                               net_now_ns() / CLOCK_NS_PER_S));
     hashtrie_unlock(router->trie);
     if (other && !granted) {
         stats_add(&worker->stats.retries_denied, 1);
@@ -111,6 +126,34 @@ static void keep_answer(struct request *request)
     }
 }
 
+void request_sweep(struct request *request, uint64_t now_ns)
+{
+    if (request->sm.now == REQUEST_WAITING && upstream_is_stuck(request->upstream, now_ns)) {
+        request->timed_out = true;
+        request->untaken = true;
+        request_fail_try(request, NET_TIMED_OUT);
+        request_tick(request);
+    }
+}
+
+static enum stats_error error_of(const struct request *request, bool connecting)
+{
+    if (request->untaken) {
+        return STATS_SEND_TIMEOUT;
+    }
+    return request->timed_out && !connecting ? STATS_FIRST_BYTE_TIMEOUT
+                                             : stats_error_of(request->failure, connecting);
+}
+
+static const char *why_failed(const struct request *request, bool connecting)
+{
+    if (request->untaken) {
+        return "it took nothing more of the request in time";
+    }
+    return request->timed_out && !connecting ? "no byte of its answer in time"
+                                             : net_status_text(request->failure);
+}
+
 void request_next_try(struct request *request)
 {
     struct worker *worker = request->worker;
@@ -128,7 +171,7 @@ void request_next_try(struct request *request)
         return;
     }
     bool late = request->timed_out && !connecting;
-    const char *why = late ? "no byte of its answer in time" : net_status_text(request->failure);
+    const char *why = why_failed(request, connecting);
     if (is_ours(request->failure)) {
         log_write(&worker->log, LOG_WARNING, "Request %s: no connection can be made: %s",
                   request->log_id, why);
@@ -139,10 +182,9 @@ void request_next_try(struct request *request)
         return;
     }
     request_load_ended(request);
-    blame(request, late ? STATS_FIRST_BYTE_TIMEOUT : stats_error_of(request->failure, connecting),
-          why);
+    blame(request, error_of(request, connecting), why);
     exclude(request);
-    if (may_try_another(request)) {
+    if (may_try_another(request, connecting)) {
         try_another(request);
     } else if (answer_kept(request)) {
         return;
@@ -172,7 +214,7 @@ bool request_is_turned_away(struct request *request)
                   request->worker->router->backends[request->choice.endpoint].url, why);
     }
     exclude(request);
-    if (!may_try_another(request)) {
+    if (!may_try_another(request, false)) {
         return false; /* The client gets this answer as it is. */
     }
     keep_answer(request);

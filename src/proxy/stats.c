@@ -13,6 +13,7 @@ const char *stats_error_name(enum stats_error error)
         [STATS_BAD_STATUS] = "ErrorStatus",
         [STATS_FIRST_BYTE_TIMEOUT] = "FirstByteTimeout",
         [STATS_IDLE_TIMEOUT] = "IdleTimeout",
+        [STATS_SEND_TIMEOUT] = "SendTimeout",
     };
     REQUIRE((unsigned)error < STATS_ERROR_COUNT);
     return names[error];

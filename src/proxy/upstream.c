@@ -66,6 +66,7 @@ static struct upstream *take_idle(struct request *request, size_t endpoint)
         upstream->reused = true;
         upstream->served++;
         upstream->got_bytes = false;
+        upstream->untaken = SIZE_MAX;
         upstream->paused = false;
         http_parser_reset(upstream->parser, request->to_head);
         return upstream;
@@ -84,6 +85,7 @@ static struct upstream *upstream_new(struct request *request, size_t endpoint)
                                   .endpoint = endpoint,
                                   .request = request,
                                   .idle_limit_ns = worker->router->config->upstream_idle_timeout_ns,
+                                  .untaken = SIZE_MAX,
                                   .served = 1,
                                   .served_max = UINT32_MAX};
     list_init(&upstream->idle);
@@ -179,6 +181,20 @@ void upstream_sweep(struct worker *worker, uint64_t now_ns)
             upstream_close(oldest);
         }
     }
+}
+
+bool upstream_is_stuck(struct upstream *upstream, uint64_t now_ns)
+{
+    uint64_t limit_ns = upstream->worker->router->config->send_timeout_ns;
+    if (limit_ns == 0 || net_stream_queued(upstream->stream) == 0) {
+        return false;
+    }
+    size_t untaken = net_stream_unread(upstream->stream);
+    if (untaken != upstream->untaken) {
+        upstream->untaken = untaken;
+        upstream->taken_ns = now_ns;
+    }
+    return now_ns - upstream->taken_ns > limit_ns;
 }
 
 void upstream_pause(struct upstream *upstream)

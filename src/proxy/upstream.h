@@ -22,7 +22,9 @@ struct upstream {
     struct request *request; /* NULL: idle. */
     uint64_t idle_since_ns;
     uint64_t idle_limit_ns; /* It is not kept for longer. */
-    uint32_t served;        /* Requests on it, this one included. */
+    size_t untaken;    /* Of the request, by the engine, when last looked at; SIZE_MAX: not yet. */
+    uint64_t taken_ns; /* When that changed. */
+    uint32_t served;   /* Requests on it, this one included. */
     uint32_t served_max;
     bool reused; /* Has carried a request before this one. */
     bool connected;
@@ -43,6 +45,8 @@ void upstream_release(struct upstream *upstream, bool reusable);
 void upstream_close(struct upstream *upstream);
 void upstream_free(struct upstream *upstream); /* Closed before. */
 void upstream_sweep(struct worker *worker, uint64_t now_ns);
+/* It has taken nothing of what waits for it for --send-timeout. Called now and then. */
+bool upstream_is_stuck(struct upstream *upstream, uint64_t now_ns);
 void upstream_pause(struct upstream *upstream);
 void upstream_resume(struct upstream *upstream);
 

@@ -215,17 +215,30 @@ bool route_pick(struct route_fleet *fleet, const struct route_query *query,
     return pick(fleet, query, false, out) || pick(fleet, query, true, out);
 }
 
-bool route_has_other(const struct route_fleet *fleet, size_t model, const uint32_t *excluded,
-                     size_t excluded_count)
+static bool has_other(const struct route_fleet *fleet, size_t model, const uint32_t *excluded,
+                      size_t excluded_count, bool sound)
 {
     REQUIRE(model < fleet->model_count);
     const struct route_numbers *candidates = &fleet->models[model].endpoints;
     struct route_query query = {.excluded = excluded, .excluded_count = excluded_count};
     for (size_t i = 0; i < candidates->count; i++) {
-        if (fleet->endpoints[candidates->numbers[i]].up &&
+        const struct route_endpoint *at = &fleet->endpoints[candidates->numbers[i]];
+        if (at->up && (!sound || at->state == FLEET_FINE) &&
             !is_excluded(&query, candidates->numbers[i])) {
             return true;
         }
     }
     return false;
+}
+
+bool route_has_other(const struct route_fleet *fleet, size_t model, const uint32_t *excluded,
+                     size_t excluded_count)
+{
+    return has_other(fleet, model, excluded, excluded_count, false);
+}
+
+bool route_has_sound_other(const struct route_fleet *fleet, size_t model, const uint32_t *excluded,
+                           size_t excluded_count)
+{
+    return has_other(fleet, model, excluded, excluded_count, true);
 }

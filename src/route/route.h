@@ -141,6 +141,9 @@ bool route_pick(struct route_fleet *fleet, const struct route_query *query,
 /* Is there one that serves the model, is up and not excluded? */
 bool route_has_other(const struct route_fleet *fleet, size_t model, const uint32_t *excluded,
                      size_t excluded_count);
+/* The same, and it is not ejected. */
+bool route_has_sound_other(const struct route_fleet *fleet, size_t model, const uint32_t *excluded,
+                           size_t excluded_count);
 
 /* ---- Load: each request at an endpoint calls sent, then prefilled at most once, then ended once
  * ---- */

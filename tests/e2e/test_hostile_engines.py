@@ -3,11 +3,12 @@ harmed. Every test ends with a request that works, since a router that is confus
 import json
 import socket
 import threading
+import time
 
 import pytest
 
 from client import Connection, ask, chat, chat_body, engine_of
-from harness import wait_until
+from harness import SLOW, wait_until
 from prometheus import scrape
 from test_failures import idle
 
@@ -163,47 +164,118 @@ def test_bytes_that_nobody_asked_for_are_no_answer(world):
         assert idle(router)
 
 
+class Lazy:
+    """An engine that reads a request's head and then what its handler wants of the body."""
+
+    def __init__(self, handler):
+        self.handler = handler
+        self.connections = []
+        self._listener = socket.socket()
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        self._listener.bind(("127.0.0.1", 0))
+        self._listener.listen(64)
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in self.connections:
+            connection.close()
+
+    def _accept(self):
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            connection.settimeout(30 * SLOW)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection):
+        head = b""
+        try:
+            while not head.endswith(b"\r\n\r\n"):
+                head += connection.recv(1)
+            if head.startswith(b"GET /metrics"):
+                connection.close()
+                return
+            self.connections.append(connection)
+            self.handler(connection, head)
+        except OSError:
+            pass
+
+
+def was_left(connection):
+    """The other side has closed; what it had sent until then is read."""
+    try:
+        while connection.recv(1 << 20):
+            pass
+    except ConnectionError:
+        pass
+    return True  # A timeout is another OSError.
+
+
+def size_of(head):
+    return int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+
+
 def test_an_answer_before_the_request_was_read(world):
     """A final answer while most of the body still waits to be sent: it is relayed at once, the
     connection is not used again."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=16)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-    answered = []
+    def refuse(connection, head):
+        connection.sendall(b"HTTP/1.1 400 No\r\nContent-Length: 9\r\n\r\ntoo large")
 
-    def serve():
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            data = b""
-            while b"\r\n\r\n" not in data:
-                data += connection.recv(1)
-            if data.startswith(b"GET"):
-                connection.close()
-                continue
-            connection.sendall(b"HTTP/1.1 400 No\r\nContent-Length: 9\r\n\r\ntoo large")
-            answered.append(connection)  # Open: the router has to close.
-
-    threading.Thread(target=serve, daemon=True).start()
-    try:
-        router = world.router([f"http://127.0.0.1:{listener.getsockname()[1]}"], "--threads", "1")
+    with Lazy(refuse) as engine:
+        router = world.router([engine.url], "--threads", "1")
         with Connection(router.address) as connection:
-            for _ in range(2):
+            for number in range(2):
                 answer = chat(router, "z" * (24 << 20), connection=connection)
                 assert (answer.status, answer.body) == (400, b"too large")
-        assert len(answered) == 2
-        for connection in answered:
-            connection.settimeout(20)
-            with pytest.raises(ConnectionError):  # What it had to read ends with a reset.
-                while connection.recv(1 << 20):
-                    pass
-                raise ConnectionResetError  # Or with its end.
+                assert len(engine.connections) == number + 1
+        assert all(was_left(connection) for connection in engine.connections)
         assert idle(router)
-    finally:
-        listener.close()
-        for connection in answered:
-            connection.close()
+
+
+@pytest.mark.smoke
+def test_an_engine_that_takes_nothing_of_a_request_is_replaced(world):
+    with Lazy(lambda connection, head: None) as stuck:
+        router = world.router([stuck.url, world.engine(name="good")], "--send-timeout", "500ms",
+                              "--eject-after-failures", "1", "--eject-time", "1h")
+        for _ in range(8):
+            if stuck.connections:
+                break
+            assert engine_of(chat(router, "z" * (24 << 20))) == "good"
+        assert len(stuck.connections) == 1 and was_left(stuck.connections[0])
+        assert scrape(router).total("vllm:request_errors_total", server=stuck.url,
+                                    error_type="SendTimeout") == 1
+        router.wait_line(r"warning Request \S+: \S+ failed: it took nothing more of the request")
+        assert idle(router)
+        alone = world.router([stuck.url], "--send-timeout", "500ms")
+        assert chat(alone, "z" * (24 << 20)).status == 504
+
+
+def test_an_engine_that_takes_a_request_slowly_is_waited_for(world):
+    """For several times the limit, though never for so long without a byte."""
+    took = []
+
+    def slow(connection, head):
+        left = size_of(head)
+        start = time.monotonic()
+        while left > 0:
+            left -= len(connection.recv(min(left, 1 << 20)))
+            if time.monotonic() - start < 4:
+                time.sleep(0.2)
+        took.append(time.monotonic() - start)
+        connection.sendall(FINE)
+
+    with Lazy(slow) as engine:
+        router = world.router([engine.url], "--send-timeout", "1500ms")
+        assert chat(router, "z" * (40 << 20)).body == b"fine"
+        assert took[0] > 4 and idle(router)
 
 
 def test_an_engine_that_half_closes_still_answers(world):

@@ -273,6 +273,23 @@ static void an_endpoint_that_fails_in_a_row_is_ejected_for_a_while(void **state)
     assert_true(share_of_2(fixture, PAUSE_NS) > 20);
 }
 
+static void an_ejected_endpoint_is_another_one_but_no_sound_one(void **state)
+{
+    struct fixture *fixture = *state;
+    uint32_t excluded[ENDPOINTS] = {0};
+    for (uint32_t endpoint = 0; endpoint < ENDPOINTS; endpoint++) {
+        excluded[endpoint] = endpoint;
+    }
+    excluded[2] = 0; /* All but 2. */
+    route_fleet_set_ejection(fixture->fleet, 1, PAUSE_NS);
+    assert_true(route_has_sound_other(fixture->fleet, 0, excluded, ENDPOINTS));
+    (void)route_endpoint_failed(fixture->fleet, 2, 0);
+    assert_false(route_has_sound_other(fixture->fleet, 0, excluded, ENDPOINTS));
+    assert_true(route_has_other(fixture->fleet, 0, excluded, ENDPOINTS));
+    route_endpoint_set_up(fixture->fleet, 2, false);
+    assert_false(route_has_other(fixture->fleet, 0, excluded, ENDPOINTS));
+}
+
 static void one_request_probes_an_endpoint_whose_pause_is_over(void **state)
 {
     struct fixture *fixture = *state;
@@ -528,6 +545,7 @@ int main(void)
         CASE(roundrobin_rotates_evenly),
         CASE(prefill_time_is_learned),
         CASE(an_endpoint_that_fails_in_a_row_is_ejected_for_a_while),
+        CASE(an_ejected_endpoint_is_another_one_but_no_sound_one),
         CASE(one_request_probes_an_endpoint_whose_pause_is_over),
         CASE(pauses_double_up_to_a_limit_and_start_anew_after_an_answer),
         CASE(the_ejected_are_taken_where_nobody_else_is_left),
