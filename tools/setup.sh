@@ -25,7 +25,8 @@ fail() {
 packages_build="build-essential cmake ninja-build pkg-config libuv1-dev liblmdb-dev libxxhash-dev
     libmsgpack-dev libsimdjson-dev node-llhttp libcurl4-openssl-dev libssl-dev"
 packages_run="python3"
-packages_test="libcmocka-dev mandoc python3 python3-venv clang clang-format clang-tidy cppcheck libclang-rt-14-dev git"
+packages_test="libcmocka-dev mandoc openssl python3 python3-venv clang clang-format clang-tidy cppcheck
+    libclang-rt-14-dev git"
 
 is_installed() {
     dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed'

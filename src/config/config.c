@@ -226,6 +226,25 @@ static void compare_with_memory_limit(struct loader *loader)
     }
 }
 
+static void check_tls(struct loader *loader)
+{
+    const struct config *config = loader->config;
+    if (config->ssl_certfile == NULL &&
+        (config->ssl_keyfile != NULL || config->ssl_ca_certs != NULL ||
+         config->ssl_cert_reqs > 0)) {
+        loader_error(loader, "--ssl-keyfile, --ssl-ca-certs, --ssl-cert-reqs: a certificate is "
+                             "needed, too: --ssl-certfile FILE");
+    }
+    if (config->ssl_cert_reqs > 0 && config->ssl_ca_certs == NULL) {
+        loader_error(loader, "--ssl-cert-reqs: who signs certificates of clients has to be said, "
+                             "too: --ssl-ca-certs FILE");
+    }
+    if (config->backend_key_file != NULL && config->backend_cert_file == NULL) {
+        loader_error(loader, "--backend-key-file: a certificate is needed, too: "
+                             "--backend-cert-file FILE");
+    }
+}
+
 static void check_together(struct loader *loader)
 {
     struct config *config = loader->config;
@@ -255,6 +274,7 @@ static void check_together(struct loader *loader)
     if (config->values[OPTION_PRIORITY_THRESHOLD].text == NULL) {
         config->priority_threshold = config->priority_default;
     }
+    check_tls(loader);
     compare_with_memory_limit(loader);
 }
 

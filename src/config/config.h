@@ -130,6 +130,16 @@ struct config {
     uint64_t snapshot_interval_ns;  /* 0: off. */
     uint32_t snapshot_keep;
     const char *admin_key_file; /* NULL: none. */
+    const char *admin_host;
+    uint16_t admin_port;           /* 0: none of its own. */
+    const char *api_key_file;      /* NULL: clients need no key. */
+    const char *ssl_certfile;      /* NULL: plain HTTP. */
+    const char *ssl_keyfile;       /* NULL: in ssl_certfile. */
+    const char *ssl_ca_certs;      /* NULL: none. */
+    uint32_t ssl_cert_reqs;        /* 0: not asked for; 1: may be shown; 2: required. */
+    const char *backend_ca_file;   /* NULL: the system's. */
+    const char *backend_cert_file; /* NULL: none. */
+    const char *backend_key_file;  /* NULL: in backend_cert_file. */
 
     uint64_t memory_bytes;       /* Budget of the hot trie. */
     uint64_t memory_limit_bytes; /* What applies to the process; 0: unknown. */

@@ -124,15 +124,14 @@ static const char *port_problem(const char *text)
 /* NULL: `url` is one of a backend; else what is wrong with it. */
 static const char *url_problem(const char *url)
 {
-    static const char scheme[] = "http://";
+    static const char *const schemes[] = {"http://", "https://"};
     if (*url == '\0') {
         return "it is empty";
     }
-    if (strncmp(url, "https://", strlen("https://")) == 0) {
-        return "https is not supported; engines are reached over http";
-    }
+    bool secure = strncmp(url, schemes[1], strlen(schemes[1])) == 0;
+    const char *scheme = schemes[secure ? 1 : 0];
     if (strncmp(url, scheme, strlen(scheme)) != 0) {
-        return "it does not start with http://";
+        return "it does not start with http:// or https://";
     }
     if (!is_url_text(url)) {
         return "it holds a character that no URL has";

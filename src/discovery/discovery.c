@@ -117,10 +117,13 @@ static void drop_question(struct discovery_engine *engine)
 static bool begin(struct discovery_engine *engine)
 {
     struct discovery *discovery = engine->discovery;
-    static const char *const headers[] = {
-        "Accept: text/plain;version=0.0.4, text/plain;q=0.5, */*;q=0.1", NULL};
+    const char *const headers[] = {"Accept: text/plain;version=0.0.4, text/plain;q=0.5, */*;q=0.1",
+                                   discovery->options.authorization, NULL};
     struct fetch_options options = {.url = engine->url,
                                     .headers = headers,
+                                    .ca_file = discovery->options.ca_file,
+                                    .cert_file = discovery->options.cert_file,
+                                    .key_file = discovery->options.key_file,
                                     .timeout_ns = discovery->options.timeout_ns,
                                     .head_bytes_max = DISCOVERY_HEAD_BYTES_MAX,
                                     .body_bytes_max = DISCOVERY_BODY_BYTES_MAX,

@@ -66,6 +66,10 @@ struct discovery_options {
                              is followed by shorter pauses that grow up to it. */
     uint64_t timeout_ns;  /* For one answer as a whole. */
     uint64_t seed;        /* Of the pauses. */
+    const char *authorization; /* Borrowed: a header that is sent along. NULL: none. */
+    const char *ca_file;       /* Borrowed, of https://: as in fetch.h. */
+    const char *cert_file;
+    const char *key_file;
     /* From net_loop_run() alone; may hurry and add, must not free the discovery. */
     void (*on_result)(void *user, void *engine_user, const struct discovery_result *result);
     void *user;
@@ -77,7 +81,7 @@ struct discovery *discovery_new(struct net_loop *loop, struct mem *mem,
 /* Ends what is under way; nothing is called back any more. NULL is fine. */
 void discovery_free(struct discovery *discovery);
 
-/* `url` is the engine's base URL, http://HOST[:PORT][/PATH], copied. NULL: out of memory, or the
+/* `url` is the engine's base URL, http[s]://HOST[:PORT][/PATH], copied. NULL: out of memory, or the
  * URL is too long. */
 struct discovery_engine *discovery_add(struct discovery *discovery, const char *url,
                                        void *engine_user);

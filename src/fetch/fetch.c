@@ -119,8 +119,7 @@ static int on_curl_socket(CURL *easy, curl_socket_t socket, int what, void *user
 struct fetcher *fetcher_new(struct net_loop *loop, struct mem *mem)
 {
     struct fetcher *fetcher = mem_alloc(mem, sizeof *fetcher);
-    /* Plain HTTP alone: what TLS needs is not set up. */
-    if (fetcher == NULL || curl_global_init(CURL_GLOBAL_NOTHING) != CURLE_OK) {
+    if (fetcher == NULL || curl_global_init(CURL_GLOBAL_SSL) != CURLE_OK) {
         mem_free(mem, fetcher, sizeof *fetcher);
         return NULL;
     }
@@ -190,6 +189,24 @@ static bool add_headers(struct fetch *fetch)
     return true;
 }
 
+static CURLcode set_tls(CURL *easy, const struct fetch_options *options)
+{
+    const char *key_file = options->key_file != NULL ? options->key_file : options->cert_file;
+    CURLcode failed = CURLE_OK;
+    if (options->ca_file != NULL) {
+        failed |= curl_easy_setopt(easy, CURLOPT_CAINFO, options->ca_file);
+        failed |= curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
+#if LIBCURL_VERSION_NUM >= 0x075700
+        failed |= curl_easy_setopt(easy, CURLOPT_CA_CACHE_TIMEOUT, 0L); /* It may be replaced. */
+#endif
+    }
+    if (options->cert_file != NULL) {
+        failed |= curl_easy_setopt(easy, CURLOPT_SSLCERT, options->cert_file);
+        failed |= curl_easy_setopt(easy, CURLOPT_SSLKEY, key_file);
+    }
+    return failed;
+}
+
 static bool set_options(struct fetch *fetch)
 {
     CURL *easy = fetch->easy;
@@ -203,8 +220,9 @@ static bool set_options(struct fetch *fetch)
                                    (curl_off_t)fetch->options.body->size);
         failed |= curl_easy_setopt(easy, CURLOPT_POSTFIELDS, fetch->options.body->data);
     }
+    failed |= set_tls(easy, &fetch->options);
     failed |= curl_easy_setopt(easy, CURLOPT_USERAGENT, "hashtrie-router");
-    failed |= curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http");
+    failed |= curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     failed |= curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     failed |= curl_easy_setopt(easy, CURLOPT_PROXY, "");
     failed |= curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);

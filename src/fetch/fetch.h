@@ -13,6 +13,9 @@ struct fetch;   /* One answer under way. */
 struct fetch_options {
     const char *url;
     const char *const *headers; /* "Name: value", ends with NULL; copied. NULL: none. */
+    const char *ca_file;        /* Of https: who is trusted, NULL: the system's authorities; */
+    const char *cert_file;      /* the certificate shown, NULL: none; */
+    const char *key_file;       /* its key, NULL: in cert_file. Copied. */
     const struct span *body;    /* POST it; borrowed until the end. NULL: GET. */
     uint64_t timeout_ns;
     size_t head_bytes_max;

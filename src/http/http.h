@@ -143,9 +143,11 @@ struct http_url {
     uint16_t port;
     struct span path; /* "" or "/prefix", without a slash at its end. */
     bool ipv6;
+    bool secure; /* https:// */
 };
 
-/* http://host[:port][/path]. False: *error (static) says what is wrong. Spans point into `text`. */
+/* http[s]://host[:port][/path]. False: *error (static) says what is wrong. Spans point into `text`.
+ */
 bool http_url_parse(struct span text, struct http_url *out, const char **error);
 
 #endif

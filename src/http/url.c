@@ -73,7 +73,7 @@ static bool parse_authority(struct span text, struct http_url *out, const char *
     if (!host_is_valid(out->host, out->ipv6)) {
         return fail(error, "the host name is missing or malformed");
     }
-    out->port = 80;
+    out->port = out->secure ? 443 : 80;
     if (rest.size > 0) {
         struct span digits = {.data = rest.data + 1, .size = rest.size - 1};
         if (rest.data[0] != ':' || !parse_port(digits, &out->port)) {
@@ -83,17 +83,26 @@ static bool parse_authority(struct span text, struct http_url *out, const char *
     return true;
 }
 
+static bool begins_with(struct span text, const char *start)
+{
+    size_t size = strlen(start);
+    return text.size >= size && memcmp(text.data, start, size) == 0;
+}
+
 bool http_url_parse(struct span text, struct http_url *out, const char **error)
 {
-    static const char scheme[] = "http://";
-    size_t scheme_size = sizeof scheme - 1;
-    if (text.size < scheme_size || memcmp(text.data, scheme, scheme_size) != 0) {
-        return fail(error, "it does not begin with http://");
+    static const char plain[] = "http://";
+    static const char secure[] = "https://";
+    bool is_secure = begins_with(text, secure);
+    size_t scheme_size = is_secure ? sizeof secure - 1 : sizeof plain - 1;
+    if (!is_secure && !begins_with(text, plain)) {
+        return fail(error, "it does not begin with http:// or https://");
     }
     struct span rest = {.data = text.data + scheme_size, .size = text.size - scheme_size};
     const char *slash = rest.size > 0 ? memchr(rest.data, '/', rest.size) : NULL;
     size_t size = slash == NULL ? rest.size : (size_t)(slash - rest.data);
-    *out = (struct http_url){.path = {.data = rest.data + size, .size = rest.size - size}};
+    *out = (struct http_url){.secure = is_secure,
+                             .path = {.data = rest.data + size, .size = rest.size - size}};
     while (out->path.size > 0 && out->path.data[out->path.size - 1] == '/') {
         out->path.size--;
     }

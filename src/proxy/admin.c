@@ -2,6 +2,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "json/json.h"
+#include "proxy/conn.h"
 #include "proxy/request.h"
 #include "proxy/scrape.h"
 
@@ -107,8 +108,22 @@ static bool serve_admin(struct request *request, struct span method, struct span
     return true;
 }
 
+/* What --admin-port has to itself is there alone, beside the probes. */
+static bool is_served_at(const struct request *request, struct span path)
+{
+    bool own = path_is_below(path, "/admin") || span_is(path, "/metrics");
+    if (request->conn->admin) {
+        return own || span_is(path, "/health") || span_is(path, "/ready") ||
+               span_is(path, "/version");
+    }
+    return !own || request->worker->router->config->admin_port == 0;
+}
+
 bool admin_serve(struct request *request, struct span method, struct span path)
 {
+    if (!is_served_at(request, path)) {
+        return false;
+    }
     if (serve_admin(request, method, path)) {
         return true;
     }

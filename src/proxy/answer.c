@@ -68,6 +68,14 @@ void answer_not_allowed(struct request *request, const char *allowed)
                 span_of("{\"detail\":\"Method Not Allowed\"}"));
 }
 
+void answer_unauthorized(struct request *request)
+{
+    send_answer(request, 401, "application/json", "WWW-Authenticate: Bearer\r\n",
+                span_of("{\"error\":{\"message\":\"A known API key is needed, as a bearer token in "
+                        "the Authorization header.\",\"type\":\"invalid_request_error\","
+                        "\"param\":null,\"code\":\"invalid_api_key\"}}"));
+}
+
 void answer_error(struct request *request, unsigned status, const char *format, ...)
 {
     char text[ERROR_BYTES_MAX];

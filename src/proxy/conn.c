@@ -241,15 +241,15 @@ void conn_request_done(struct conn *conn)
 
 /* ---- Life ---- */
 
-void conn_accept(void *user, struct net_stream *stream)
+static void begin(struct worker *worker, struct net_stream *stream, bool admin)
 {
-    struct worker *worker = user;
     struct conn *conn = mem_alloc(&worker->mem, sizeof *conn);
     if (conn == NULL) {
         net_stream_close(stream);
         return;
     }
-    *conn = (struct conn){.worker = worker, .stream = stream, .active_ns = net_now_ns()};
+    *conn = (struct conn){
+        .worker = worker, .stream = stream, .admin = admin, .active_ns = net_now_ns()};
     list_init(&conn->link);
     list_init(&conn->pause_link);
     buf_init(&conn->pending, &worker->mem, CONN_PIPELINE_BYTES_MAX + NET_READ_BYTES);
@@ -275,6 +275,16 @@ fail_parser:
 fail_memory:
     mem_free(&worker->mem, conn, sizeof *conn);
     net_stream_close(stream);
+}
+
+void conn_accept(void *user, struct net_stream *stream)
+{
+    begin(user, stream, false);
+}
+
+void conn_accept_admin(void *user, struct net_stream *stream)
+{
+    begin(user, stream, true);
 }
 
 static void leave(struct conn *conn)

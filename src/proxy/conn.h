@@ -28,6 +28,7 @@ struct conn {
     bool parsing;        /* conn_parse() runs: whoever ends a request leaves the rest to it. */
     bool paused;         /* Not read, because too many bodies are in memory. */
     bool used;           /* A request has come on it. */
+    bool admin;          /* Of --admin-port. */
     bool last;           /* No request is taken after this one, and its answer says so. */
     bool lingering;      /* All is written or queued; waits for the client to read it. */
     bool stuck;          /* Its client reads nothing: it ends with a reset. */
@@ -36,6 +37,7 @@ struct conn {
 
 /* `user` is the worker. */
 void conn_accept(void *user, struct net_stream *stream);
+void conn_accept_admin(void *user, struct net_stream *stream);
 /* At once; the request, if any, must have been finished. */
 void conn_close(struct conn *conn);
 void conn_cut(struct conn *conn); /* As a reset. */

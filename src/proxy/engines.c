@@ -295,6 +295,10 @@ static struct discovery *start(struct router *router, struct discovery_options o
     struct worker *first = &router->workers[0];
     options.seed = random_system_seed();
     options.user = router;
+    options.authorization = router->keys.engine_header;
+    options.ca_file = router->config->backend_ca_file;
+    options.cert_file = router->config->backend_cert_file;
+    options.key_file = router->config->backend_key_file;
     return discovery_new(first->loop, &first->mem, &options);
 }
 

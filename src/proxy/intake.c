@@ -100,7 +100,14 @@ void request_on_head(struct request *request, const struct http_head *head)
     struct span path = path_of(head->target);
     bool all = request->worker->router->config->proxy_all_paths && !admin_has(path);
     request->path_kind = path_kind_of(head->method, path, all, &allowed);
-    if (request->path_kind != PATH_LOCAL) {
+    bool guarded = request->path_kind != PATH_LOCAL || path_is_below(path, "/v1");
+    if (request->conn->admin) {
+        request->path_kind = PATH_LOCAL;
+    }
+    if (guarded && !keys_allow(request->worker->router, head)) {
+        stats_add(&request->worker->stats.unauthorized, 1);
+        answer_unauthorized(request);
+    } else if (request->path_kind != PATH_LOCAL) {
         traces_begin(request, head);
         begin_body(request, head);
     } else if (head->has_body) {

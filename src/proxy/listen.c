@@ -8,6 +8,7 @@ static bool add_listener(struct worker *worker, enum net_status status,
                          struct net_listener *listener)
 {
     if (status == NET_OK) {
+        net_listener_set_tls(listener, worker->router->client_tls);
         worker->listeners[worker->listener_count++] = listener;
     }
     return status == NET_OK;
@@ -108,6 +109,33 @@ static bool listen_at_port(struct router *router)
     return true;
 }
 
+/* ---- The admin port ---- */
+
+/* On the first loop, without TLS. */
+static bool listen_for_admin(struct router *router)
+{
+    const struct config *config = router->config;
+    struct worker *first = &router->workers[0];
+    struct net_listen_options options = {
+        .host = config->admin_host, .port = config->admin_port, .backlog = ROUTER_BACKLOG};
+    struct net_listener *listener = NULL;
+    uint16_t port = 0;
+    if (config->admin_port == 0) {
+        return true;
+    }
+    enum net_status status =
+        net_listen(first->loop, &options, conn_accept_admin, first, &listener, &port);
+    if (status != NET_OK) {
+        log_write(router->log, LOG_ERROR, "Cannot listen on %s:%u (--admin-port): %s",
+                  config->admin_host, (unsigned)config->admin_port, net_status_text(status));
+        return false;
+    }
+    first->listeners[first->listener_count++] = listener;
+    log_write(router->log, LOG_INFO, "/admin/* and /metrics are served at %s:%u alone",
+              config->admin_host, (unsigned)port);
+    return true;
+}
+
 bool router_listen(struct router *router)
 {
     struct service_sockets sockets;
@@ -118,5 +146,6 @@ bool router_listen(struct router *router)
         return false;
     }
     router->listens_at_passed = sockets.count > 0;
-    return sockets.count > 0 ? listen_at_all_passed(router, &sockets) : listen_at_port(router);
+    return (sockets.count > 0 ? listen_at_all_passed(router, &sockets) : listen_at_port(router)) &&
+           listen_for_admin(router);
 }

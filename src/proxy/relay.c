@@ -22,19 +22,22 @@ static bool is_dropped(const struct http_head *head, struct span name)
 static bool write_client_headers(const struct request *request, struct buf *out,
                                  const struct http_head *head)
 {
-    bool traced = request->worker->router->traces != NULL;
+    const struct router *router = request->worker->router;
+    bool traced = router->traces != NULL;
     for (size_t i = 0; i < head->header_count; i++) {
         struct span name = head->headers[i].name;
         if (is_dropped(head, name) || span_is_nocase(name, "host") ||
             span_is_nocase(name, "content-length") || span_is_nocase(name, "expect") ||
-            (traced && span_is_nocase(name, "traceparent"))) {
+            (traced && span_is_nocase(name, "traceparent")) || keys_hide(router, name)) {
             continue;
         }
         if (!http_write_header(out, name, head->headers[i].value)) {
             return false;
         }
     }
-    return !traced || traces_write_parent(request, out);
+    struct span key = keys_for_engines(router);
+    return (key.data == NULL || http_write_header(out, span_of("Authorization"), key)) &&
+           (!traced || traces_write_parent(request, out));
 }
 
 bool relay_build_engine_head(struct request *request)

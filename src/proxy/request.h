@@ -236,6 +236,7 @@ void answer_error(struct request *request, unsigned status, const char *format, 
     __attribute__((format(printf, 3, 4)));
 void answer_text(struct request *request, unsigned status, const char *content_type,
                  struct span body);
+void answer_unauthorized(struct request *request);
 void answer_not_allowed(struct request *request, const char *allowed);
 /* The last answer that was turned away. False: none was. */
 bool answer_kept(struct request *request);

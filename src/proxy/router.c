@@ -18,6 +18,8 @@
 #include "proxy/crash.h"
 #include "proxy/engines.h"
 #include "proxy/proxy.h"
+#include "proxy/reload.h"
+#include "proxy/tls.h"
 #include "proxy/traces.h"
 
 enum {
@@ -189,10 +191,10 @@ struct router *router_new(const struct config *config, struct log *log)
     bodies_init(&router->bodies, config->buffered_bytes_max, config->body_bytes_max);
     pthread_mutex_init(&router->log_mutex, NULL);
     raise_file_limit(log);
-    if (admin_read_key(router) && make_trie(router) && open_store(router) &&
-        router_add_backends(router) && router_add_aliases(router) && make_workers(router) &&
-        life_watch_signals(router) && engines_start(router) && traces_start(router) &&
-        router_listen(router)) {
+    if (keys_start(router) && tls_start(router) && admin_read_key(router) && make_trie(router) &&
+        open_store(router) && router_add_backends(router) && router_add_aliases(router) &&
+        make_workers(router) && life_watch_signals(router) && reload_watch(router) &&
+        engines_start(router) && traces_start(router) && router_listen(router)) {
         tell(router);
         return router;
     }
@@ -223,6 +225,7 @@ void router_free(struct router *router)
     }
     close_store(router); /* Ends its threads: nobody sends wakes any more. */
     life_unwatch_signals(router);
+    reload_unwatch(router);
     engines_stop(router);
     traces_stop(router);
     for (size_t i = 0; i < router->worker_count; i++) {
@@ -243,6 +246,8 @@ void router_free(struct router *router)
     }
     hashtrie_free(router->trie);
     pthread_mutex_destroy(&router->log_mutex);
+    tls_stop(router);
+    keys_stop(router);
     if (router->admin_key != NULL) {
         mem_free(mem, router->admin_key, strlen(router->admin_key) + 1);
     }

@@ -23,6 +23,7 @@
 #include "prompt/prompt.h"
 #include "proxy/body.h"
 #include "proxy/budget.h"
+#include "proxy/keys.h"
 #include "proxy/life.h"
 #include "proxy/service.h"
 #include "proxy/stats.h"
@@ -96,6 +97,12 @@ struct router {
     struct worker *workers; /* Owned. */
     size_t worker_count;
     struct bodies bodies;
+    struct keys keys;
+    struct net_tls *client_tls; /* Owned; NULL: clients speak plain HTTP. */
+    struct net_tls *engine_tls; /* Owned; NULL: none is reached by https. */
+    uint64_t tls_failures_told; /* First loop's thread. */
+    uint64_t tls_quiet_until_ns;
+    struct net_signal *hangup;
     char *admin_key;              /* Owned; NULL: there is none. */
     struct net_address listening; /* The last, if sockets were passed. */
     bool listens_at_passed;       /* Sockets whose queues outlive this process. */
@@ -117,7 +124,7 @@ struct worker {
     struct mem mem;
     struct log log;
     struct net_loop *loop;
-    struct net_listener *listeners[SERVICE_SOCKETS_MAX];
+    struct net_listener *listeners[SERVICE_SOCKETS_MAX + 1];
     size_t listener_count;
     atomic_uint_fast64_t
         swept_ns; /* When its loop was last seen alive; UINT64_MAX: it has ended. */

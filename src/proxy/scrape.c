@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "metrics/metrics.h"
 #include "proxy/engines.h"
+#include "proxy/tls.h"
 #include "trace/trace.h"
 
 /* What the trie's lock covers, copied out of it in one go. */
@@ -331,6 +332,9 @@ static void write_routing(struct scrape *scrape)
     metrics_single_u64(writer, "hashtrie_retries_denied_total", METRICS_COUNTER,
                        "Requests not tried again because the retry budget was used up.",
                        SUM(router, retries_denied));
+    metrics_single_u64(writer, "hashtrie_unauthorized_requests_total", METRICS_COUNTER,
+                       "Requests without a key that is known.", SUM(router, unauthorized));
+    tls_scrape(router, writer);
     metrics_single_u64(writer, "hashtrie_cancelled_requests_total", METRICS_COUNTER,
                        "Requests whose client went away.", SUM(router, cancelled));
     metrics_single_u64(writer, "hashtrie_stalled_clients_total", METRICS_COUNTER,

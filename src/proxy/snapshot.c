@@ -14,7 +14,7 @@
 #include "proxy/conn.h"
 #include "proxy/request.h"
 
-enum { SNAPSHOT_JSON_BYTES_MAX = 64 * 1024, KEY_BYTES_MAX = 4096 };
+enum { SNAPSHOT_JSON_BYTES_MAX = 64 * 1024 };
 
 /* ---- Who may ---- */
 
@@ -51,30 +51,14 @@ bool admin_read_key(struct router *router)
     return router->admin_key != NULL;
 }
 
-/* Takes the same time wherever they differ. */
-static bool same_key(const char *key, struct span given)
-{
-    size_t size = strlen(key);
-    unsigned char difference = given.size != size;
-    for (size_t i = 0; i < given.size; i++) {
-        difference |= (unsigned char)(given.data[i] ^ key[i % size]);
-    }
-    return difference == 0;
-}
-
 bool admin_may(const struct request *request)
 {
-    static const char scheme[] = "Bearer ";
     const char *key = request->worker->router->admin_key;
     if (net_stream_is_loopback(request->conn->stream)) {
         return true;
     }
-    struct span given = http_header(http_parser_head(request->conn->parser), "authorization");
-    size_t skip = sizeof scheme - 1;
-    if (key == NULL || given.size < skip || memcmp(given.data, scheme, skip) != 0) {
-        return false;
-    }
-    return same_key(key, (struct span){.data = given.data + skip, .size = given.size - skip});
+    struct span given = keys_bearer(http_parser_head(request->conn->parser));
+    return key != NULL && given.data != NULL && keys_same(span_of(key), given);
 }
 
 /* ---- Asking ---- */

@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "proxy/router.h"
+#include "proxy/tls.h"
 
 #define NO_BACKEND UINT16_MAX
 
@@ -83,6 +84,10 @@ static bool parse_backend(struct router *router, struct backend *backend, const 
         .url = url, .host = host_of(url), .path = parsed.path, .first_pair = SIZE_MAX};
     if (!net_address_set(&backend->address, parsed.host.data, parsed.host.size, parsed.port)) {
         log_write(router->log, LOG_ERROR, "Backend %s: not a usable host and port", url);
+        return false;
+    }
+    backend->address.tls = parsed.secure ? tls_to_engines(router) : NULL;
+    if (parsed.secure && backend->address.tls == NULL) {
         return false;
     }
     return true;

@@ -57,6 +57,7 @@ struct stats {
     _Atomic uint64_t retries;
     _Atomic uint64_t resends;
     _Atomic uint64_t retries_denied; /* By the retry budget. */
+    _Atomic uint64_t unauthorized;   /* Requests without a key that is known. */
     _Atomic uint64_t cancelled;      /* Requests whose client went away. */
     _Atomic uint64_t stalled_clients;
     _Atomic uint64_t connections;

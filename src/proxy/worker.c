@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "proxy/conn.h"
 #include "proxy/engines.h"
+#include "proxy/tls.h"
 #include "proxy/upstream.h"
 
 enum { SCRATCH_BYTES_MAX = 4 * NET_READ_BYTES };
@@ -72,6 +73,7 @@ static void on_sweep(void *user)
     atomic_store_explicit(&worker->swept_ns, now_ns, memory_order_relaxed);
     if (worker->number == 0) {
         life_sweep(worker->router, now_ns);
+        tls_sweep(worker->router, now_ns);
     }
     net_timer_start(worker->sweep, ROUTER_SWEEP_NS);
 }

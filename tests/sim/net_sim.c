@@ -388,6 +388,12 @@ enum net_status net_listen(struct net_loop *loop, const struct net_listen_option
     return NET_OK;
 }
 
+void net_listener_set_tls(struct net_listener *listener, struct net_tls *tls)
+{
+    (void)listener;
+    CHECK(tls == NULL); /* Nothing here is enciphered. */
+}
+
 void net_listener_close(struct net_listener *listener)
 {
     if (listener != NULL) {

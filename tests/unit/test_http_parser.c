@@ -280,10 +280,13 @@ static void urls(void **state)
     assert_int_equal(url.port, 80);
     assert_true(span_is(url.path, "/v2/x"));
     assert_true(http_url_parse(span_of("http://[::1]:81"), &url, &error));
-    assert_true(url.ipv6 && span_is(url.host, "::1"));
+    assert_true(url.ipv6 && !url.secure && span_is(url.host, "::1"));
+    assert_true(http_url_parse(span_of("https://a.b/x"), &url, &error));
+    assert_int_equal(url.port, 443);
+    assert_true(url.secure && span_is(url.host, "a.b") && span_is(url.path, "/x"));
     static const char *const wrong[] = {"",
                                         "vllm:8000",
-                                        "https://a",
+                                        "https:/a",
                                         "http://",
                                         "http://:80",
                                         "http://a:0",
