@@ -275,6 +275,9 @@ static void check_together(struct loader *loader)
         config->priority_threshold = config->priority_default;
     }
     check_tls(loader);
+    if (config->values[OPTION_MAX_CLIENT_QUEUED].text == NULL) {
+        config->client_queued_max = (config->queued_max + 1) / 2;
+    }
     compare_with_memory_limit(loader);
 }
 

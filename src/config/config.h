@@ -108,7 +108,21 @@ struct config {
     uint64_t health_check_interval_ns;
     uint64_t health_check_timeout_ns;
     uint64_t client_stall_timeout_ns; /* A client that reads nothing of what waits for it. */
+    uint64_t client_idle_timeout_ns;
+    uint64_t header_timeout_ns; /* 0: off. */
+    uint64_t body_timeout_ns;   /* 0: off. */
+    uint64_t body_rate_min;     /* Bytes a second; 0: off. */
     uint64_t reload_timeout_ns;
+    uint64_t requests_max;         /* At backends; 0: off. */
+    uint32_t backend_requests_max; /* At each of them; 0: off. */
+    uint64_t queued_max;
+    uint64_t client_queued_max;
+    uint64_t queue_timeout_ns;
+    uint64_t connections_max;         /* 0: what the limit of open files allows. */
+    uint64_t address_connections_max; /* 0: off. */
+    uint64_t header_bytes_max;
+    uint32_t header_count_max;
+    uint64_t target_bytes_max;
     uint64_t body_bytes_max;
     uint64_t buffered_bytes_max; /* All request bodies together. */
 

@@ -238,6 +238,8 @@ void net_stream_reset(struct net_stream *stream);
 bool net_stream_is_stale(const struct net_stream *stream);
 /* The peer has closed its side; also seen where reading is stopped. One system call. */
 bool net_stream_peer_is_gone(const struct net_stream *stream);
+/* Stands for the peer's address: IPv4 as a whole, of IPv6 the /64 network. */
+uint64_t net_stream_peer_key(const struct net_stream *stream);
 bool net_stream_is_loopback(const struct net_stream *stream); /* The peer is on this machine. */
 
 /* ---- Listeners ---- */

@@ -2,6 +2,7 @@
  * Streams: reading, writing, closing. Writes go to the socket at once where it takes them; the rest
  * waits in one request of its own, with a copy of the bytes or a reference to them.
  */
+#include <endian.h>
 #include <errno.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
@@ -414,16 +415,40 @@ bool net_stream_peer_is_gone(const struct net_stream *stream)
            info.tcpi_state != TCP_FIN_WAIT2;
 }
 
+union peer {
+    struct sockaddr any;
+    struct sockaddr_in ip4;
+    struct sockaddr_in6 ip6;
+};
+
+static bool peer_of(const struct net_stream *stream, union peer *peer)
+{
+    int descriptor = -1;
+    socklen_t size = sizeof *peer;
+    *peer = (union peer){0};
+    return stream_descriptor(stream, &descriptor) &&
+           getpeername(descriptor, &peer->any, &size) == 0;
+}
+
+uint64_t net_stream_peer_key(const struct net_stream *stream)
+{
+    union peer peer;
+    if (!peer_of(stream, &peer)) {
+        return 0;
+    }
+    if (peer.any.sa_family == AF_INET) {
+        return ntohl(peer.ip4.sin_addr.s_addr);
+    }
+    uint64_t halves[2];
+    memcpy(halves, peer.ip6.sin6_addr.s6_addr, sizeof halves);
+    bool mapped = IN6_IS_ADDR_V4MAPPED(&peer.ip6.sin6_addr);
+    return mapped ? be64toh(halves[1]) & UINT32_MAX : be64toh(halves[0]);
+}
+
 bool net_stream_is_loopback(const struct net_stream *stream)
 {
-    union {
-        struct sockaddr any;
-        struct sockaddr_in ip4;
-        struct sockaddr_in6 ip6;
-    } peer = {0};
-    int descriptor = -1;
-    socklen_t size = sizeof peer;
-    if (!stream_descriptor(stream, &descriptor) || getpeername(descriptor, &peer.any, &size) != 0) {
+    union peer peer;
+    if (!peer_of(stream, &peer)) {
         return false;
     }
     const unsigned char *ip6 = peer.ip6.sin6_addr.s6_addr;

@@ -76,6 +76,21 @@ void answer_unauthorized(struct request *request)
                         "\"param\":null,\"code\":\"invalid_api_key\"}}"));
 }
 
+void answer_busy(struct request *request, const char *code, const char *message,
+                 unsigned retry_after_s)
+{
+    char extra[48];
+    char body[512];
+    int extra_size = snprintf(extra, sizeof extra, "Retry-After: %u\r\n", retry_after_s);
+    int size = snprintf(body, sizeof body,
+                        "{\"error\":{\"message\":\"%s Please try again in %u s.\","
+                        "\"type\":\"rate_limit_error\",\"param\":null,\"code\":\"%s\"}}",
+                        message, retry_after_s, code);
+    CHECK(extra_size > 0 && (size_t)extra_size < sizeof extra);
+    CHECK(size > 0 && (size_t)size < sizeof body);
+    send_answer(request, 429, "application/json", extra, span_of(body));
+}
+
 void answer_error(struct request *request, unsigned status, const char *format, ...)
 {
     char text[ERROR_BYTES_MAX];

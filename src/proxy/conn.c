@@ -78,6 +78,7 @@ static void on_read(void *user, const char *bytes, size_t size)
         return; /* Read only so that the client's kernel does not see a reset. */
     }
     if (is_reading(conn)) {
+        conn->head_ns = conn->head_ns == 0 ? conn->active_ns : conn->head_ns;
         conn_parse(conn, bytes, size);
     } else {
         keep_pending(conn, bytes, size);
@@ -133,6 +134,10 @@ static const struct net_stream_events events = {
 static void refuse_message(struct conn *conn)
 {
     struct http_error error = http_parser_error(conn->parser);
+    enum stats_refusal reason = error.status == 431   ? STATS_HEAD_TOO_LARGE
+                                : error.status == 414 ? STATS_URL_TOO_LONG
+                                                      : STATS_MALFORMED;
+    stats_add(&conn->worker->stats.refusals[reason], 1);
     conn->last = true;
     answer_error(&conn->request, error.status, "Invalid request: %s.", error.text);
     request_tick(&conn->request);
@@ -234,6 +239,7 @@ void conn_request_done(struct conn *conn)
         return;
     }
     http_parser_reset(conn->parser, false);
+    conn->head_ns = conn->parsing || conn->pending.size > 0 ? net_now_ns() : 0;
     if (!conn->parsing && conn->pending.size > 0) {
         parse_pending(conn);
     }
@@ -241,19 +247,55 @@ void conn_request_done(struct conn *conn)
 
 /* ---- Life ---- */
 
+static bool enter(struct worker *worker, uint64_t address)
+{
+    struct doors *doors = &worker->router->doors;
+    enum doors_verdict verdict = doors_enter(doors, address);
+    if (verdict == DOORS_OPEN) {
+        return true;
+    }
+    bool all = verdict == DOORS_FULL;
+    stats_add(all ? &worker->stats.connections_refused : &worker->stats.address_connections_refused,
+              1);
+    if (doors_tell(doors, net_now_ns())) {
+        log_write(&worker->log, LOG_WARNING,
+                  "Connections are closed at once: %s has as many as %s allows (%llu)",
+                  all ? "the router" : "an address",
+                  all ? "--max-connections" : "--max-connections-per-address",
+                  (unsigned long long)(all ? doors->connections_max : doors->address_max));
+    }
+    return false;
+}
+
+static struct http_limits limits_of(const struct config *config)
+{
+    return (struct http_limits){.head_bytes_max = (size_t)config->header_bytes_max,
+                                .header_count_max = config->header_count_max,
+                                .target_bytes_max = (size_t)config->target_bytes_max};
+}
+
 static void begin(struct worker *worker, struct net_stream *stream, bool admin)
 {
-    struct conn *conn = mem_alloc(&worker->mem, sizeof *conn);
-    if (conn == NULL) {
+    const struct config *config = worker->router->config;
+    uint64_t address = config->address_connections_max > 0 ? net_stream_peer_key(stream) : 0;
+    if (!admin && !enter(worker, address)) {
         net_stream_close(stream);
         return;
     }
-    *conn = (struct conn){
-        .worker = worker, .stream = stream, .admin = admin, .active_ns = net_now_ns()};
+    struct conn *conn = mem_alloc(&worker->mem, sizeof *conn);
+    if (conn == NULL) {
+        goto fail;
+    }
+    *conn = (struct conn){.worker = worker,
+                          .stream = stream,
+                          .admin = admin,
+                          .address = address,
+                          .active_ns = net_now_ns(),
+                          .head_ns = net_now_ns()};
     list_init(&conn->link);
     list_init(&conn->pause_link);
     buf_init(&conn->pending, &worker->mem, CONN_PIPELINE_BYTES_MAX + NET_READ_BYTES);
-    conn->parser = http_parser_new(&worker->mem, HTTP_REQUESTS, http_limits_default());
+    conn->parser = http_parser_new(&worker->mem, HTTP_REQUESTS, limits_of(config));
     if (conn->parser == NULL) {
         goto fail_memory;
     }
@@ -274,6 +316,10 @@ fail_parser:
     http_parser_free(conn->parser);
 fail_memory:
     mem_free(&worker->mem, conn, sizeof *conn);
+fail:
+    if (!admin) {
+        doors_leave(&worker->router->doors, address);
+    }
     net_stream_close(stream);
 }
 
@@ -290,6 +336,9 @@ void conn_accept_admin(void *user, struct net_stream *stream)
 static void leave(struct conn *conn)
 {
     conn->stream = NULL;
+    if (!conn->admin) {
+        doors_leave(&conn->worker->router->doors, conn->address);
+    }
     list_remove(&conn->pause_link);
     list_remove(&conn->link);
     list_push_back(&conn->worker->dead, &conn->link);
@@ -415,14 +464,52 @@ static bool is_stuck(const struct conn *conn, uint64_t quiet_ns)
     return quiet_ns > conn->worker->router->config->client_stall_timeout_ns;
 }
 
-/* How long a connection may be quiet that waits for a request, or for more of one. */
-static uint64_t quiet_limit_ns(const struct conn *conn)
+/* A client is told that what it sends came too slowly, and its connection closed. Without a body:
+ * a HEAD is not known yet as one. */
+static void refuse_slow(struct conn *conn, enum stats_refusal reason)
+{
+    stats_add(&conn->worker->stats.refusals[reason], 1);
+    conn->last = true;
+    answer_text(&conn->request, 408, "text/plain", (struct span){0});
+    request_tick(&conn->request);
+}
+
+/* In time, the whole head, from its first byte; a connection's first also from its start. */
+static bool head_is_slow(const struct conn *conn, uint64_t now_ns)
+{
+    uint64_t limit_ns = conn->worker->router->config->header_timeout_ns;
+    return limit_ns > 0 && conn->head_ns > 0 && now_ns > conn->head_ns + limit_ns;
+}
+
+/* A body pauses, or has come too slowly on the whole; the time that the router itself did not read
+ * does not count. */
+static bool body_is_slow(const struct conn *conn, uint64_t now_ns, uint64_t quiet_ns)
+{
+    const struct config *config = conn->worker->router->config;
+    uint64_t begin_ns = conn->request.begin_ns;
+    begin_ns = begin_ns > conn->resumed_ns ? begin_ns : conn->resumed_ns;
+    if (config->body_timeout_ns > 0 && quiet_ns > config->body_timeout_ns) {
+        return true;
+    }
+    if (config->body_rate_min == 0 || now_ns < begin_ns + config->body_timeout_ns) {
+        return false;
+    }
+    uint64_t counted_ns = now_ns - begin_ns - config->body_timeout_ns;
+    return (double)conn->request.body.size <
+           (double)config->body_rate_min * (double)counted_ns / (double)CLOCK_NS_PER_S;
+}
+
+static void sweep_head(struct conn *conn, uint64_t now_ns, uint64_t quiet_ns)
 {
     const struct router *router = conn->worker->router;
-    if (http_parser_in_head(conn->parser) && router_phase(router) >= ROUTER_DRAINING) {
-        return ROUTER_LINGER_NS;
+    bool draining = router_phase(router) >= ROUTER_DRAINING && quiet_ns > ROUTER_LINGER_NS;
+    bool idle = is_idle(conn);
+    if (draining || (idle && conn->used && quiet_ns > router->config->client_idle_timeout_ns) ||
+        (idle && !conn->used && head_is_slow(conn, now_ns))) {
+        conn_close(conn); /* It has not asked for anything. */
+    } else if (!idle && head_is_slow(conn, now_ns)) {
+        refuse_slow(conn, STATS_SLOW_HEAD);
     }
-    return is_idle(conn) ? ROUTER_CLIENT_IDLE_NS : ROUTER_CLIENT_READ_NS;
 }
 
 /* Others wait for the memory that this request's body holds up: a body has to come within a time
@@ -445,8 +532,10 @@ static void sweep_reading(struct conn *conn, uint64_t now_ns, uint64_t quiet_ns)
         if (is_stuck(conn, quiet_ns)) {
             give_up(conn, quiet_ns);
         }
-    } else if (quiet_ns > quiet_limit_ns(conn) || holds_up_others(conn, now_ns)) {
-        conn_close(conn);
+    } else if (http_parser_in_head(conn->parser)) {
+        sweep_head(conn, now_ns, quiet_ns);
+    } else if (body_is_slow(conn, now_ns, quiet_ns) || holds_up_others(conn, now_ns)) {
+        refuse_slow(conn, STATS_SLOW_BODY);
     }
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "proxy/queue.h"
 #include "trie/trie.h"
 
 /* Some client libraries work the start time out anew at each answer, from a boot time in whole
@@ -216,6 +217,9 @@ static void on_health(void *user, void *engine_user, const struct discovery_resu
     engine->sick_count = is_well ? 0 : engine->sick_count + 1;
     bool up = is_well || (was_up && engine->sick_count < SICK_CHECKS);
     route_endpoint_set_up(router->fleet, endpoint, up);
+    if (up) {
+        queue_grant_all(router);
+    }
     hashtrie_unlock(router->trie);
     if (up && !was_up) {
         log_write(log, LOG_INFO, "Engine %s is healthy again", url);

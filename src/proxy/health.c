@@ -105,6 +105,21 @@ static void write_engines(struct json_writer *writer, struct router *router)
     json_write_end(writer);
 }
 
+static void write_requests(struct json_writer *writer, struct router *router)
+{
+    hashtrie_lock(router->trie);
+    uint64_t running = router->admit.running;
+    uint64_t waiting = router->admit.waiting;
+    hashtrie_unlock(router->trie);
+    json_write_key(writer, "requests");
+    json_write_object(writer);
+    json_write_key(writer, "running");
+    json_write_uint(writer, running);
+    json_write_key(writer, "queued");
+    json_write_uint(writer, waiting);
+    json_write_end(writer);
+}
+
 void health_serve(struct request *request, struct buf *body)
 {
     struct router *router = request->worker->router;
@@ -116,6 +131,7 @@ void health_serve(struct request *request, struct buf *body)
     json_write_text(&writer, draining ? "draining" : "healthy");
     write_store(&writer, router);
     write_engines(&writer, router);
+    write_requests(&writer, router);
     json_write_end(&writer);
     admin_send_json(request, 200, body, &writer);
 }

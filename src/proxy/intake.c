@@ -36,13 +36,19 @@ static void make_id(struct request *request)
     request->id = (struct span){.data = request->id_text, .size = REQUEST_ID_BYTES};
 }
 
+static void refuse_large(struct request *request)
+{
+    stats_add(&request->worker->stats.refusals[STATS_BODY_TOO_LARGE], 1);
+    answer_error(request, 413, "Request body is larger than %llu bytes.",
+                 (unsigned long long)request->worker->router->config->body_bytes_max);
+}
+
 static void begin_body(struct request *request, const struct http_head *head)
 {
     uint64_t body_max = request->worker->router->config->body_bytes_max;
     bool known = head->content_length != HTTP_LENGTH_UNKNOWN;
     if (known && head->content_length > body_max) {
-        answer_error(request, 413, "Request body is larger than %llu bytes.",
-                     (unsigned long long)body_max);
+        refuse_large(request);
         return;
     }
     if (known && head->content_length > 0) {
@@ -164,8 +170,7 @@ void request_on_body(struct request *request, struct span bytes)
     uint64_t body_max = request->worker->router->config->body_bytes_max;
     request->body_begun = true;
     if (bytes.size > body_max - body->size) { /* Chunked: its length was not known before. */
-        answer_error(request, 413, "Request body is larger than %llu bytes.",
-                     (unsigned long long)body_max);
+        refuse_large(request);
         request_tick(request);
         return;
     }

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "json/json.h"
 #include "proxy/conn.h"
+#include "proxy/queue.h"
 #include "proxy/request.h"
 
 /* ---- Reloads ---- */
@@ -137,11 +138,12 @@ static bool pick_locked(struct request *request, const struct hashtrie_match *ma
     return route_pick(router->fleet, &query, &request->choice);
 }
 
-/* Lock held. Returns how long it will take to prefill; 0: unknown. */
-static uint64_t record_locked(struct request *request, uint64_t now_s)
+/* Lock held. */
+static void record_locked(struct request *request, uint64_t now_s)
 {
     struct router *router = request->worker->router;
     size_t endpoint = request->choice.endpoint;
+    router->admit.running++;
     route_request_sent(router->fleet, endpoint, request->choice.uncached_bytes);
     request->queued_bytes = route_endpoint_load(router->fleet, endpoint).queued_bytes;
     arrivals_add(&router->arrivals[endpoint], now_s);
@@ -154,7 +156,41 @@ static uint64_t record_locked(struct request *request, uint64_t now_s)
             hashtrie_insert(router->trie, &request->key, router->backends[endpoint].holder, now_s);
         (void)status;
     }
-    return route_prefill_ns(router->fleet, endpoint);
+    request->prefill_ns = route_prefill_ns(router->fleet, endpoint);
+}
+
+bool request_take_place(struct request *request)
+{
+    struct router *router = request->worker->router;
+    struct hashtrie_match match = {0};
+    uint64_t now_s = net_unix_ns() / CLOCK_NS_PER_S;
+    if (uses_trie(request)) {
+        hashtrie_match(router->trie, &request->key, now_s, &match);
+    }
+    if (!pick_locked(request, &match)) {
+        return false;
+    }
+    record_locked(request, now_s);
+    return true;
+}
+
+/* Lock held. Those that wait for the model come first, save for one that was tried before. */
+static enum pick_result choose_locked(struct request *request, const struct hashtrie_match *match,
+                                      uint64_t now_s)
+{
+    struct router *router = request->worker->router;
+    bool tried = request->excluded_count > 0;
+    if (admit_has_room(&router->admit) &&
+        (tried || !admit_is_waited_for(&router->admit, request->model)) &&
+        pick_locked(request, match)) {
+        record_locked(request, now_s);
+        return PICK_CHOSEN;
+    }
+    if (!route_has_other(router->fleet, request->model, request->excluded,
+                         request->excluded_count)) {
+        return PICK_NOBODY;
+    }
+    return queue_join(request) ? PICK_QUEUED : PICK_REFUSED;
 }
 
 static void count_choice(struct request *request)
@@ -165,8 +201,9 @@ static void count_choice(struct request *request)
     stats_add(&stats->matched_bytes, request->choice.held_bytes);
 }
 
-static void log_choice(struct request *request, uint64_t unix_ns)
+static void log_choice(struct request *request)
 {
+    uint64_t unix_ns = net_unix_ns();
     double seconds = (double)(net_now_ns() - request->begin_ns) / (double)CLOCK_NS_PER_S;
     char session[REQUEST_LOG_ID_BYTES + 1] = "None";
     if (request->session != NULL) {
@@ -181,20 +218,21 @@ static void log_choice(struct request *request, uint64_t unix_ns)
               (unsigned long long)(unix_ns % CLOCK_NS_PER_S / CLOCK_NS_PER_US), seconds);
 }
 
-static void after_choice(struct request *request, uint64_t unix_ns, uint64_t prefill_ns)
+void request_on_chosen(struct request *request)
 {
     struct worker *worker = request->worker;
     request->charged = true;
     request->prefilled = false;
     request->pair = router_pair(worker->router, request->choice.endpoint, request->model);
     request->routed = true;
-    if (!request->stream && prefill_ns > 0) {
-        net_timer_start(request->prefill, prefill_ns);
+    if (!request->stream && request->prefill_ns > 0) {
+        net_timer_start(request->prefill, request->prefill_ns);
     }
     if (request->excluded_count == 0) {
         count_choice(request);
-        log_choice(request, unix_ns);
-        double seconds = (double)(net_now_ns() - request->routing_ns) / (double)CLOCK_NS_PER_S;
+        log_choice(request);
+        uint64_t routing_ns = net_now_ns() - request->routing_ns - request->waited_ns;
+        double seconds = (double)routing_ns / (double)CLOCK_NS_PER_S;
         metrics_histogram_observe(&worker->stats.route_seconds, seconds);
     } else {
         log_write(&worker->log, LOG_INFO, "Request %s: trying %s instead", request->log_id,
@@ -206,10 +244,8 @@ enum pick_result request_pick(struct request *request)
 {
     struct router *router = request->worker->router;
     struct hashtrie_match match = {0};
-    uint64_t unix_ns = net_unix_ns();
-    uint64_t now_s = unix_ns / CLOCK_NS_PER_S;
+    uint64_t now_s = net_unix_ns() / CLOCK_NS_PER_S;
     bool may_reload = router->store != NULL && request->reload_count < REQUEST_RELOADS_MAX;
-    uint64_t prefill_ns = 0;
 
     hashtrie_lock(router->trie);
     if (uses_trie(request)) {
@@ -226,16 +262,12 @@ enum pick_result request_pick(struct request *request)
             hashtrie_match(router->trie, &request->key, now_s, &match);
         }
     }
-    bool chosen = pick_locked(request, &match);
-    if (chosen) {
-        prefill_ns = record_locked(request, now_s);
-    }
+    enum pick_result result = choose_locked(request, &match, now_s);
     hashtrie_unlock(router->trie);
-    if (!chosen) {
-        return PICK_NOBODY;
+    if (result == PICK_CHOSEN) {
+        request_on_chosen(request);
     }
-    after_choice(request, unix_ns, prefill_ns);
-    return PICK_CHOSEN;
+    return result;
 }
 
 /* ---- Load ---- */
@@ -267,6 +299,9 @@ void request_load_ended(struct request *request)
                                 request->choice.uncached_bytes);
     }
     route_request_ended(router->fleet, request->choice.endpoint);
+    CHECK(router->admit.running > 0);
+    router->admit.running--;
+    queue_grant(router, request->choice.endpoint);
     hashtrie_unlock(router->trie);
     request->prefilled = true;
 }
@@ -279,6 +314,9 @@ void request_first_byte(struct request *request)
     uint64_t elapsed_ns = net_now_ns() - request->sent_ns;
     hashtrie_lock(router->trie);
     bool is_back = !request->blamed && route_endpoint_answered(router->fleet, endpoint);
+    if (is_back) {
+        queue_grant_all(router);
+    }
     if (waited_for) {
         request->prefilled = true;
         route_request_prefilled(router->fleet, endpoint, request->choice.uncached_bytes);

@@ -69,6 +69,9 @@ static void log_end(const struct request *request)
     if (request->routed) {
         add_route(&fields, request);
     }
+    if (request->waited_ns > 0) {
+        add_seconds(&fields, "queue_seconds", request->waited_ns);
+    }
     if (request->answer_ns > 0) {
         add_seconds(&fields, "first_byte_seconds", request->answer_ns - request->begin_ns);
     }

@@ -6,13 +6,15 @@
 #include "proxy/conn.h"
 #include "proxy/engines.h"
 #include "proxy/hints.h"
+#include "proxy/queue.h"
 #include "proxy/upstream.h"
 
 static const uint32_t moves[REQUEST_STATE_COUNT] = {
     [REQUEST_READING] =
         SM_MAY(REQUEST_ROUTING) | SM_MAY(REQUEST_SNAPSHOTTING) | SM_MAY(REQUEST_DONE),
-    [REQUEST_ROUTING] =
-        SM_MAY(REQUEST_RELOADING) | SM_MAY(REQUEST_CONNECTING) | SM_MAY(REQUEST_DONE),
+    [REQUEST_ROUTING] = SM_MAY(REQUEST_RELOADING) | SM_MAY(REQUEST_QUEUED) |
+                        SM_MAY(REQUEST_CONNECTING) | SM_MAY(REQUEST_DONE),
+    [REQUEST_QUEUED] = SM_MAY(REQUEST_CONNECTING) | SM_MAY(REQUEST_DONE),
     [REQUEST_RELOADING] = SM_MAY(REQUEST_ROUTING) | SM_MAY(REQUEST_DONE),
     [REQUEST_SNAPSHOTTING] = SM_MAY(REQUEST_DONE),
     [REQUEST_BACKING_OFF] = SM_MAY(REQUEST_ROUTING) | SM_MAY(REQUEST_DONE),
@@ -47,7 +49,7 @@ static void request_reset(struct request *request)
     request->path_kind = PATH_LOCAL;
     request->model = 0;
     request->session = NULL;
-    request->priority = 0;
+    request->priority = (int64_t)request->worker->router->config->priority_default;
     request->body_begun = false;
     request->body_ended = false;
     request->routed = false;
@@ -55,6 +57,9 @@ static void request_reset(struct request *request)
     request->has_prompt = false;
     request->key = (struct hashtrie_key){0};
     request->prompt_bytes = 0;
+    request->queued = false;
+    request->admitted = false;
+    request->waited_ns = 0;
     request->charged = false;
     request->prefilled = false;
     request->excluded_count = 0;
@@ -160,6 +165,9 @@ static void on_timer(void *user)
         request->reload_over = true;
         request->reload_count = REQUEST_RELOADS_MAX; /* No second wait. */
         request_forget_reload(request);
+        break;
+    case REQUEST_QUEUED:
+        request->queue_over = true;
         break;
     case REQUEST_BACKING_OFF:
         request->rested = true;
@@ -302,6 +310,13 @@ static enum step step_routing(struct request *request)
     case PICK_RELOADING:
         sm_move(&request->sm, REQUEST_RELOADING);
         net_timer_start(request->timer, request->worker->router->config->reload_timeout_ns);
+        break;
+    case PICK_QUEUED:
+        sm_move(&request->sm, REQUEST_QUEUED);
+        net_timer_start(request->timer, queue_time_left_ns(request));
+        break;
+    case PICK_REFUSED:
+        queue_refuse(request);
         break;
     case PICK_NOBODY:
         if (request->excluded_count > 0) {
@@ -535,6 +550,7 @@ static enum step step_done(struct request *request)
     net_timer_stop(request->timer);
     net_timer_stop(request->prefill);
     request_forget_reload(request);
+    queue_forget(request);
     request_drop_snapshot(request);
     request_drop_upstream(request, request->complete && request->reusable);
     request_load_ended(request);
@@ -577,6 +593,9 @@ void request_tick(struct request *request)
             break;
         case REQUEST_RELOADING:
             step = step_reloading(request);
+            break;
+        case REQUEST_QUEUED:
+            step = queue_step(request);
             break;
         case REQUEST_SNAPSHOTTING:
             step = step_snapshotting(request);

@@ -3,8 +3,9 @@
  *
  * Happy path: READING -> ROUTING (-> RELOADING -> ROUTING) -> CONNECTING -> WAITING -> RELAYING ->
  *             DONE -> READING of the next one.
- * Fails: refused before routing (bad JSON, unknown model, too large) -> DONE with an error answer.
- *        Engine refuses, closes before the first body byte, or answers 502 to 504 -> ROUTING
+ * Waits: all engines at their limit: ROUTING -> QUEUED -> CONNECTING, see queue.h; or DONE with
+ * 429. Fails: refused before routing (bad JSON, unknown model, too large) -> DONE with an error
+ * answer. Engine refuses, closes before the first body byte, or answers 502 to 504 -> ROUTING
  *        without it, from the second time on by way of BACKING_OFF, until tries or the retry budget
  *        run out: DONE with 502, or with what the engine answered. A reused connection that closed
  *        before a byte came back -> CONNECTING once more, to the same engine, on a fresh one.
@@ -26,6 +27,7 @@ enum request_state {
     REQUEST_READING,
     REQUEST_ROUTING,
     REQUEST_RELOADING,
+    REQUEST_QUEUED,
     REQUEST_SNAPSHOTTING, /* For the router's own answer: see snapshot.c. */
     REQUEST_BACKING_OFF,  /* Before a further try. */
     REQUEST_CONNECTING,
@@ -99,8 +101,15 @@ struct request {
     size_t session_size;
     int64_t priority; /* Lower is more urgent. */
 
+    /* Waiting for a place at an engine: see queue.h. */
+    struct admit_ticket ticket; /* Lock held, or in the mailbox. */
+    uint64_t queued_since_ns;
+    uint64_t waited_ns; /* In all. */
+    enum stats_refusal refusal;
+
     /* Where it goes. */
     struct route_choice choice;
+    uint64_t prefill_ns; /* How long that will take; 0: unknown. */
     size_t pair;
     uint64_t queued_bytes; /* There, its own included, when it was sent. */
     uint64_t sent_ns;
@@ -141,6 +150,9 @@ struct request {
     bool body_ended; /* All of it has. */
     bool stream;     /* The answer is to come in pieces. */
     bool has_prompt;
+    bool queued;       /* It has a ticket, waiting or granted. */
+    bool admitted;     /* It was granted a place, and `choice` says where. */
+    bool queue_over;   /* The time for that is. */
     bool routed;       /* `choice` and `pair` are set. */
     bool charged;      /* Counts as in flight at choice.endpoint. */
     bool prefilled;    /* Its bytes do not count as queued any more. */
@@ -210,9 +222,12 @@ void request_next_try(struct request *request);
 bool request_is_turned_away(struct request *request);
 /* subject.c: what it is about. False: it was answered with an error. */
 bool request_read_subject(struct request *request);
-enum pick_result { PICK_CHOSEN, PICK_RELOADING, PICK_NOBODY };
-/* Picks an engine and records the choice; or starts a reload first. */
+enum pick_result { PICK_CHOSEN, PICK_RELOADING, PICK_QUEUED, PICK_REFUSED, PICK_NOBODY };
+/* Picks an engine and records the choice; or starts a reload first; or joins the queue. */
 enum pick_result request_pick(struct request *request);
+/* Any thread, lock held, for one that waits: the same without reload and queue. */
+bool request_take_place(struct request *request);
+void request_on_chosen(struct request *request); /* What is due on its own loop then. */
 void request_forget_reload(struct request *request);
 void reload_wait_send(struct reload_wait *wait);      /* From the store's threads. */
 void reload_wait_done(struct reload_wait *wait);      /* On the loop, from its mailbox. */
@@ -231,6 +246,9 @@ void relay_error_event(struct request *request, const char *type, unsigned code,
 
 /* ---- answer.c: answers made here. Each ends the request; only the first is sent. ---- */
 
+/* 429 in the form of OpenAI's API. `code` and `message` are plain. */
+void answer_busy(struct request *request, const char *code, const char *message,
+                 unsigned retry_after_s);
 /* {"error": TEXT} */
 void answer_error(struct request *request, unsigned status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

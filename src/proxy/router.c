@@ -26,24 +26,60 @@ enum {
     RELOAD_THREADS = 2,
     KIB_BITS = 10,
     MIB_BITS = 20,
+    FILES_ASSUMED = 1024,
+    FILES_OF_OTHERS = 128,    /* Save for one a backend. */
     CLOSE_TIMEOUT_MS = 30000, /* For the last checkpoint. */
 };
 
 /* ---- Start ---- */
 
-static void raise_file_limit(struct log *log)
+/* Returns the limit. */
+static uint64_t raise_file_limit(struct log *log)
 {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
         log_write(log, LOG_WARNING, "The limit of open files cannot be read");
-        return;
+        return FILES_ASSUMED;
     }
     rlim_t before = limit.rlim_cur;
     limit.rlim_cur = limit.rlim_max;
     if (before != limit.rlim_max && setrlimit(RLIMIT_NOFILE, &limit) != 0) {
         log_write(log, LOG_WARNING, "The limit of open files stays at %llu",
                   (unsigned long long)before);
+        return before;
     }
+    return limit.rlim_max;
+}
+
+/* A request takes two descriptors, its client's and its engine's; others are for listeners, idle
+ * connections to engines, the store and the log. */
+static void open_doors(struct router *router)
+{
+    const struct config *config = router->config;
+    uint64_t files = raise_file_limit(router->log);
+    uint64_t others = FILES_OF_OTHERS + config->backend_count;
+    uint64_t bearable = files > others + 2 ? (files - others) / 2 : 1;
+    uint64_t wanted = config->connections_max;
+    if (wanted > bearable) {
+        log_write(router->log, LOG_WARNING,
+                  "--max-connections %llu needs a limit of open files of %llu; it is %llu: beyond "
+                  "some %llu connections requests may fail",
+                  (unsigned long long)wanted, (unsigned long long)(wanted * 2 + others),
+                  (unsigned long long)files, (unsigned long long)bearable);
+    }
+    doors_init(&router->doors, wanted > 0 ? wanted : bearable, config->address_connections_max,
+               random_system_seed());
+}
+
+static void init_admission(struct router *router)
+{
+    const struct config *config = router->config;
+    struct admit_limits limits = {
+        .running_max = config->requests_max > 0 ? config->requests_max : UINT64_MAX,
+        .waiting_max = config->queued_max,
+        .waiting_of_client_max = config->client_queued_max,
+    };
+    admit_init(&router->admit, &limits, random_system_seed());
 }
 
 static bool make_trie(struct router *router)
@@ -64,6 +100,7 @@ static bool make_trie(struct router *router)
     if (router->fleet == NULL) {
         return false;
     }
+    route_fleet_set_limit(router->fleet, config->backend_requests_max);
     route_fleet_set_ejection(router->fleet, config->eject_after_failures, config->eject_time_ns);
     return true;
 }
@@ -190,7 +227,8 @@ struct router *router_new(const struct config *config, struct log *log)
     router->store_until_ns = net_now_ns() + config->store_wait_ns;
     bodies_init(&router->bodies, config->buffered_bytes_max, config->body_bytes_max);
     pthread_mutex_init(&router->log_mutex, NULL);
-    raise_file_limit(log);
+    open_doors(router);
+    init_admission(router);
     if (keys_start(router) && tls_start(router) && admin_read_key(router) && make_trie(router) &&
         open_store(router) && router_add_backends(router) && router_add_aliases(router) &&
         make_workers(router) && life_watch_signals(router) && reload_watch(router) &&
@@ -245,6 +283,8 @@ void router_free(struct router *router)
         route_fleet_free(router->fleet);
     }
     hashtrie_free(router->trie);
+    admit_fini(&router->admit);
+    doors_fini(&router->doors);
     pthread_mutex_destroy(&router->log_mutex);
     tls_stop(router);
     keys_stop(router);

@@ -21,8 +21,10 @@
 #include "http/http.h"
 #include "net/net.h"
 #include "prompt/prompt.h"
+#include "proxy/admit.h"
 #include "proxy/body.h"
 #include "proxy/budget.h"
+#include "proxy/doors.h"
 #include "proxy/keys.h"
 #include "proxy/life.h"
 #include "proxy/service.h"
@@ -37,12 +39,9 @@ enum {
     ROUTER_BACKOFF_DOUBLINGS_MAX = 4,
 };
 
-#define ROUTER_BACKOFF_NS (20 * UINT64_C(1000000))   /* Before the second retry; then doubled. */
-#define ROUTER_SWEEP_NS   (1000 * UINT64_C(1000000)) /* Timeouts below are checked so often. */
-#define ROUTER_CLIENT_IDLE_NS \
-    (120 * UINT64_C(1000000000)) /* A client's connection between requests. */
-#define ROUTER_CLIENT_READ_NS (60 * UINT64_C(1000000000)) /* A request that stops coming in. */
-#define ROUTER_FINISH_NS      (30 * UINT64_C(1000000000)) /* A body that others have to wait for. */
+#define ROUTER_BACKOFF_NS (20 * UINT64_C(1000000))    /* Before the second retry; then doubled. */
+#define ROUTER_SWEEP_NS   (1000 * UINT64_C(1000000))  /* Timeouts below are checked so often. */
+#define ROUTER_FINISH_NS  (30 * UINT64_C(1000000000)) /* A body that others have to wait for. */
 #define ROUTER_LINGER_NS \
     (2 * UINT64_C(1000000000)) /* After the last answer, for the client to read it. */
 
@@ -80,7 +79,9 @@ struct router {
     struct route_fleet *fleet;    /* Owned; the trie's lock covers it. */
     struct arrivals *arrivals;    /* Owned, per endpoint; the trie's lock covers them. */
     struct budget retry_budget;   /* The trie's lock covers it. */
-    struct backend *backends;     /* Owned. */
+    struct admit admit;           /* The same. */
+    struct doors doors;
+    struct backend *backends; /* Owned. */
     size_t backend_count;
     struct engine *engines;        /* Owned, per backend: see engines.h. */
     struct discovery *discovery;   /* Owned; first loop's thread. NULL: engines are not asked. */
@@ -144,6 +145,7 @@ struct worker {
     size_t *pool_sizes;
     pthread_mutex_t mailbox_mutex;
     struct list mailbox; /* struct reload_wait.link: reloads that are done. */
+    struct list granted; /* struct request.ticket: see queue.h. In the same mailbox. */
     struct stats stats;
     uint64_t random_id[2]; /* State of the request ids. */
     struct random random;  /* For delays. */

@@ -25,6 +25,8 @@ struct scrape {
     struct metrics_writer writer;
     struct router *router;
     struct endpoint_view *views; /* Per backend. */
+    uint64_t running;
+    uint64_t waiting;
     struct hashtrie_stats trie;
     struct hashtrie_store_stats store;
     bool has_store;
@@ -43,6 +45,8 @@ static void look(struct scrape *scrape)
             .ejected = route_endpoint_is_ejected(router->fleet, i),
             .engine = router->engines[i]};
     }
+    scrape->running = router->admit.running;
+    scrape->waiting = router->admit.waiting;
     hashtrie_get_stats(router->trie, &scrape->trie);
     hashtrie_unlock(router->trie);
     scrape->has_store = router->store != NULL;
@@ -349,6 +353,43 @@ static void write_routing(struct scrape *scrape)
                        "Request bodies in memory.", atomic_load(&router->bodies.bytes_used));
 }
 
+static void write_limits(struct scrape *scrape)
+{
+    struct router *router = scrape->router;
+    struct metrics_writer *writer = &scrape->writer;
+    metrics_single_u64(writer, "hashtrie_running_requests", METRICS_GAUGE,
+                       "Requests at engines: what --max-requests limits.", scrape->running);
+    metrics_single_u64(writer, "hashtrie_queued_requests", METRICS_GAUGE,
+                       "Requests that wait for a place at an engine.", scrape->waiting);
+    struct metrics_histogram merged;
+    metrics_histogram_init(&merged, &metrics_bounds_disk);
+    for (size_t i = 0; i < router->worker_count; i++) {
+        metrics_histogram_merge(&merged, &router->workers[i].stats.queue_seconds);
+    }
+    metrics_family(writer, "hashtrie_queue_seconds", METRICS_HISTOGRAM,
+                   "How long those that had to wait did, whatever came of it.");
+    metrics_histogram_write(writer, &merged, METRICS_NO_LABELS);
+    metrics_family(writer, "hashtrie_refused_requests_total", METRICS_COUNTER,
+                   "Requests refused by a limit of the router or for their form.");
+    for (int refusal = 0; refusal < STATS_REFUSAL_COUNT; refusal++) {
+        uint64_t total = sum(router, offsetof(struct stats, refusals) +
+                                         (size_t)refusal * sizeof(_Atomic uint64_t));
+        metrics_sample_u64(
+            writer, total,
+            METRICS_LABEL("reason", stats_refusal_name((enum stats_refusal)refusal)));
+    }
+    metrics_single_u64(writer, "hashtrie_client_connections", METRICS_GAUGE,
+                       "Connections of clients.", atomic_load(&router->doors.inside));
+    metrics_family(writer, "hashtrie_refused_connections_total", METRICS_COUNTER,
+                   "Connections closed at once, by the limit that they were over.");
+    metrics_sample_u64(writer, SUM(router, connections_refused), METRICS_LABEL("limit", "all"));
+    metrics_sample_u64(writer, SUM(router, address_connections_refused),
+                       METRICS_LABEL("limit", "address"));
+    metrics_single_u64(writer, "hashtrie_accept_pauses_total", METRICS_COUNTER,
+                       "Times that nothing was accepted for want of descriptors or memory.",
+                       SUM(router, accept_pauses));
+}
+
 static void write_tiers(struct scrape *scrape, const char *name, const char *help, uint64_t hot,
                         uint64_t cold)
 {
@@ -514,6 +555,7 @@ bool scrape_write(struct worker *worker, struct buf *out)
     write_errors(&scrape);
     write_latencies(&scrape);
     write_routing(&scrape);
+    write_limits(&scrape);
     write_trie(&scrape);
     write_store(&scrape);
     write_process(&scrape);

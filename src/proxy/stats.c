@@ -19,6 +19,19 @@ const char *stats_error_name(enum stats_error error)
     return names[error];
 }
 
+const char *stats_refusal_name(enum stats_refusal refusal)
+{
+    static const char *const names[STATS_REFUSAL_COUNT] = {
+        [STATS_QUEUE_FULL] = "queue_full",       [STATS_CLIENT_QUEUE_FULL] = "client_queue_full",
+        [STATS_QUEUE_TIMEOUT] = "queue_timeout", [STATS_SLOW_HEAD] = "slow_head",
+        [STATS_SLOW_BODY] = "slow_body",         [STATS_HEAD_TOO_LARGE] = "head_too_large",
+        [STATS_URL_TOO_LONG] = "url_too_long",   [STATS_BODY_TOO_LARGE] = "body_too_large",
+        [STATS_MALFORMED] = "malformed",
+    };
+    REQUIRE((unsigned)refusal < STATS_REFUSAL_COUNT);
+    return names[refusal];
+}
+
 enum stats_error stats_error_of(enum net_status status, bool connecting)
 {
     if (!connecting) {
@@ -35,6 +48,7 @@ bool stats_init(struct stats *stats, struct mem *mem, size_t model_count, size_t
     *stats =
         (struct stats){.mem = mem, .incoming_count = model_count + 1, .series_count = pair_count};
     metrics_histogram_init(&stats->route_seconds, &metrics_bounds_route);
+    metrics_histogram_init(&stats->queue_seconds, &metrics_bounds_disk);
     stats->incoming = mem_alloc_zero(mem, stats->incoming_count * sizeof *stats->incoming);
     if (stats->incoming == NULL) {
         return false;

@@ -37,6 +37,21 @@ enum stats_error {
 };
 const char *stats_error_name(enum stats_error error);
 
+/* Why a request was answered here: the `reason` label of hashtrie_refused_requests_total. */
+enum stats_refusal {
+    STATS_QUEUE_FULL,
+    STATS_CLIENT_QUEUE_FULL,
+    STATS_QUEUE_TIMEOUT,
+    STATS_SLOW_HEAD,
+    STATS_SLOW_BODY,
+    STATS_HEAD_TOO_LARGE,
+    STATS_URL_TOO_LONG,
+    STATS_BODY_TOO_LARGE,
+    STATS_MALFORMED,
+    STATS_REFUSAL_COUNT
+};
+const char *stats_refusal_name(enum stats_refusal refusal);
+
 /* Of one pair, made at its first request. */
 struct stats_series {
     struct metrics_histogram success; /* Seconds from the request's head to the answer's end. */
@@ -61,6 +76,11 @@ struct stats {
     _Atomic uint64_t cancelled;      /* Requests whose client went away. */
     _Atomic uint64_t stalled_clients;
     _Atomic uint64_t connections;
+    _Atomic uint64_t refusals[STATS_REFUSAL_COUNT];
+    _Atomic uint64_t connections_refused;         /* Too many in all, ... */
+    _Atomic uint64_t address_connections_refused; /* ... of one address. */
+    _Atomic uint64_t accept_pauses;               /* For want of descriptors or memory. */
+    struct metrics_histogram queue_seconds;
     struct metrics_histogram route_seconds;
 };
 

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "proxy/conn.h"
 #include "proxy/engines.h"
+#include "proxy/queue.h"
 #include "proxy/tls.h"
 #include "proxy/upstream.h"
 
@@ -166,6 +167,7 @@ static void on_wake(void *user)
 {
     struct worker *worker = user;
     take_mailbox(worker);
+    queue_take_granted(worker);
     resume_paused(worker);
     if (worker->number == 0) {
         engines_take_suspected(worker->router);
@@ -241,6 +243,7 @@ bool worker_init(struct worker *worker, struct router *router, size_t number)
     list_init(&worker->upstreams);
     list_init(&worker->dead_upstreams);
     list_init(&worker->mailbox);
+    list_init(&worker->granted);
     pthread_mutex_init(&worker->mailbox_mutex, NULL);
     worker->random_id[0] = random_system_seed();
     worker->random_id[1] = random_system_seed();

@@ -15,8 +15,10 @@ struct route_fleet *route_fleet_new(struct mem *mem, uint64_t seed)
 {
     struct route_fleet *fleet = mem_alloc(mem, sizeof *fleet);
     if (fleet != NULL) {
-        *fleet = (struct route_fleet){
-            .mem = mem, .random = {.state = seed}, .next_retry_ns = UINT64_MAX};
+        *fleet = (struct route_fleet){.mem = mem,
+                                      .random = {.state = seed},
+                                      .in_flight_max = UINT32_MAX,
+                                      .next_retry_ns = UINT64_MAX};
     }
     return fleet;
 }
@@ -83,8 +85,7 @@ uint64_t fleet_load(const struct route_fleet *fleet, size_t endpoint)
 
 static void update_load_cost(struct route_fleet *fleet, size_t endpoint)
 {
-    const struct route_endpoint *at = &fleet->endpoints[endpoint];
-    bool open = at->up && (at->state == FLEET_FINE || at->state == FLEET_HALF_OPEN);
+    bool open = fleet_is_open(fleet, endpoint) && fleet_has_room(fleet, endpoint);
     fleet->load_cost[endpoint] = open ? fleet_load(fleet, endpoint) : FLEET_DOWN;
 }
 
@@ -187,6 +188,19 @@ bool route_endpoint_is_up(const struct route_fleet *fleet, size_t endpoint)
 {
     REQUIRE(endpoint < fleet->endpoint_count);
     return fleet->endpoints[endpoint].up;
+}
+
+void route_fleet_set_limit(struct route_fleet *fleet, uint32_t in_flight_max)
+{
+    fleet->in_flight_max = in_flight_max == 0 ? UINT32_MAX : in_flight_max;
+    for (size_t i = 0; i < fleet->endpoint_count; i++) {
+        update_load_cost(fleet, i);
+    }
+}
+
+bool route_serves(const struct route_fleet *fleet, size_t endpoint, size_t model)
+{
+    return fleet_serves(fleet, endpoint, model);
 }
 
 /* ---- Ejection ---- */

@@ -50,10 +50,9 @@ struct ring {
 };
 
 /*
- * load_cost[e] = queued(e) + 3000 tokens x in_flight(e), or FLEET_DOWN for one that is down or
- * ejected: in an array of its own, so
- * that the search for the least loaded reads 8 bytes an endpoint (measured: 1.2 us for 1,000
- * candidates, 5 us for 4,000).
+ * load_cost[e] = queued(e) + 3000 tokens x in_flight(e), or FLEET_DOWN for one that is down,
+ * ejected or at its limit: in an array of its own, so that the search for the least loaded reads 8
+ * bytes an endpoint (measured: 1.2 us for 1,000 candidates, 5 us for 4,000).
  */
 struct route_fleet {
     struct mem *mem; /* Borrowed. */
@@ -65,11 +64,25 @@ struct route_fleet {
     struct route_model *models;
     size_t model_count;
     size_t model_capacity;
+    uint32_t in_flight_max;  /* At each endpoint; UINT32_MAX: any number. */
     uint32_t eject_failures; /* 0: nobody is ever ejected. */
     uint64_t eject_pause_ns;
     struct ring ring;
     uint64_t next_retry_ns; /* The first end of a pause; UINT64_MAX: none. */
 };
+
+/* Takes one more request. */
+static inline bool fleet_has_room(const struct route_fleet *fleet, size_t endpoint)
+{
+    return fleet->endpoints[endpoint].load.in_flight < fleet->in_flight_max;
+}
+
+/* A candidate, but for its limit, without need. */
+static inline bool fleet_is_open(const struct route_fleet *fleet, size_t endpoint)
+{
+    const struct route_endpoint *at = &fleet->endpoints[endpoint];
+    return at->up && (at->state == FLEET_FINE || at->state == FLEET_HALF_OPEN);
+}
 
 uint64_t fleet_load(const struct route_fleet *fleet, size_t endpoint);
 /* Those whose pause is over become half open. */
@@ -78,7 +91,8 @@ bool fleet_serves(const struct route_fleet *fleet, size_t endpoint, size_t model
 
 /* ---- policy.c ---- */
 
-/* Serves the model, is up and not excluded. `desperate`: those ejected are candidates, too. */
+/* Serves the model, is up, below its limit and not excluded. `desperate`: those ejected are
+ * candidates, too. */
 bool fleet_is_candidate(const struct route_fleet *fleet, const struct route_query *query,
                         size_t endpoint, bool desperate);
 /* What the endpoint holds of the prompt. */

@@ -66,7 +66,8 @@ static uint64_t uncached_bytes(const struct route_query *query, uint64_t held)
 static uint64_t load_of(const struct route_fleet *fleet, size_t endpoint, bool desperate)
 {
     uint64_t load = fleet->load_cost[endpoint];
-    if (desperate && load == FLEET_DOWN && fleet->endpoints[endpoint].up) {
+    if (desperate && load == FLEET_DOWN && fleet->endpoints[endpoint].up &&
+        fleet_has_room(fleet, endpoint)) {
         load = fleet_load(fleet, endpoint);
     }
     return load;
@@ -205,6 +206,20 @@ static bool pick(struct route_fleet *fleet, const struct route_query *query, boo
     return pickers[query->policy](fleet, query, desperate, out);
 }
 
+/* One that is fine is at its limit: it is waited for, rather than one that is ejected tried. */
+static bool is_one_busy(const struct route_fleet *fleet, const struct route_query *query)
+{
+    const struct route_numbers *candidates = &fleet->models[query->model].endpoints;
+    for (size_t i = 0; i < candidates->count; i++) {
+        size_t endpoint = candidates->numbers[i];
+        if (fleet_is_open(fleet, endpoint) && !fleet_has_room(fleet, endpoint) &&
+            !is_excluded(query, endpoint)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool route_pick(struct route_fleet *fleet, const struct route_query *query,
                 struct route_choice *out)
 {
@@ -212,7 +227,8 @@ bool route_pick(struct route_fleet *fleet, const struct route_query *query,
     if (query->now_ns >= fleet->next_retry_ns) {
         fleet_end_pauses(fleet, query->now_ns);
     }
-    return pick(fleet, query, false, out) || pick(fleet, query, true, out);
+    return pick(fleet, query, false, out) ||
+           (!is_one_busy(fleet, query) && pick(fleet, query, true, out));
 }
 
 static bool has_other(const struct route_fleet *fleet, size_t model, const uint32_t *excluded,

@@ -91,6 +91,10 @@ uint64_t route_endpoint_failed(struct route_fleet *fleet, size_t endpoint, uint6
 bool route_endpoint_answered(struct route_fleet *fleet, size_t endpoint);
 bool route_endpoint_is_ejected(const struct route_fleet *fleet, size_t endpoint);
 
+/* At most so many requests at each endpoint at a time; 0: any number, as at the start. One at its
+ * limit is no candidate. */
+void route_fleet_set_limit(struct route_fleet *fleet, uint32_t in_flight_max);
+
 /*
  * The ring of `session`: that of uhashring's HashRing, which the Python router uses, so that
  * sessions keep their places. names[e] is endpoint e's URL, NULL: not on it. Replaces an earlier
@@ -98,6 +102,7 @@ bool route_endpoint_is_ejected(const struct route_fleet *fleet, size_t endpoint)
  */
 bool route_fleet_set_ring(struct route_fleet *fleet, const char *const *names, size_t count);
 
+bool route_serves(const struct route_fleet *fleet, size_t endpoint, size_t model);
 size_t route_model_count(const struct route_fleet *fleet);
 const char *route_model_name(const struct route_fleet *fleet, size_t model);
 /* -1: nobody ever served it. */
@@ -134,11 +139,13 @@ struct route_choice {
     enum route_outcome outcome;
 };
 
-/* False: no endpoint that serves the model is up and not excluded. Changes nothing but the
- * rotation's counter and whose pause is over. */
+/* False: no endpoint that serves the model is up, below its limit and not excluded. One that is
+ * ejected does not stand in for others that are only busy. Changes nothing but the rotation's
+ * counter and whose pause is over. */
 bool route_pick(struct route_fleet *fleet, const struct route_query *query,
                 struct route_choice *out);
-/* Is there one that serves the model, is up and not excluded? */
+/* Is there one that serves the model, is up and not excluded, be it at its limit? After a pick that
+ * failed: it is worth waiting. */
 bool route_has_other(const struct route_fleet *fleet, size_t model, const uint32_t *excluded,
                      size_t excluded_count);
 /* The same, and it is not ejected. */

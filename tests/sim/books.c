@@ -80,13 +80,25 @@ struct sim_try *sim_try_begin(struct sim *sim, struct sim_request *request, size
 
 /* ---- Answers ---- */
 
+/* In calm weather a body alone that others wait for. */
+static bool may_be_slow(const struct sim *sim)
+{
+    return !sim->profile.calm || sim->config.buffered_bytes_max < SIM_BUFFERED_AMPLE;
+}
+
+static bool has_limits(const struct sim *sim)
+{
+    return sim->config.requests_max > 0 || sim->config.backend_requests_max > 0;
+}
+
 static void check_own(struct sim *sim, const struct sim_request *request, unsigned status)
 {
     bool excused = sim->profile.faults && status >= 500;
     bool fits = false;
     switch (request->kind) {
     case SIM_LOCAL:
-        fits = status == request->status || (sim->signalled_ns != 0 && status == 503);
+        fits = status == request->status || (status == 408 && may_be_slow(sim)) ||
+               (sim->signalled_ns != 0 && status == 503);
         break;
     case SIM_MALFORMED:
         fits = status >= 400;
@@ -94,7 +106,8 @@ static void check_own(struct sim *sim, const struct sim_request *request, unsign
     case SIM_ASK:
     default:
         sim->refused++;
-        fits = is_turned_away(status) && (!sim->profile.calm || sim->signalled_ns != 0);
+        fits = (status == 408 && may_be_slow(sim)) || (status == 429 && has_limits(sim)) ||
+               (is_turned_away(status) && (!sim->profile.calm || sim->signalled_ns != 0));
     }
     if (!fits && !excused) {
         sim_fail("request %zu: the router's own answer is %u", request->number, status);

@@ -72,6 +72,9 @@ static void check_timer(const struct request *request)
     case REQUEST_RELOADING:
         wanted = true;
         break;
+    case REQUEST_QUEUED:
+        wanted = !request->queue_over; /* Else its place is on its way. */
+        break;
     case REQUEST_WAITING:
         wanted = config->first_byte_timeout_ns > 0;
         break;
@@ -170,18 +173,64 @@ static uint64_t body_bytes_of(const struct list *conns)
     return bytes;
 }
 
+/* Nobody waits while an engine has a place, save for one that has tried it. */
+static void check_place(const struct router *router, const struct request *request)
+{
+    uint32_t max = router->config->backend_requests_max;
+    if (!request->ticket.waiting || request->ticket.tried_before ||
+        !admit_has_room(&router->admit)) {
+        return;
+    }
+    for (size_t i = 0; i < router->backend_count; i++) {
+        if (route_serves(router->fleet, i, request->model) &&
+            route_endpoint_is_up(router->fleet, i) &&
+            !route_endpoint_is_ejected(router->fleet, i) &&
+            (max == 0 || route_endpoint_load(router->fleet, i).in_flight < max)) {
+            sim_fail("request %s waits, though engine %zu has a place", request->log_id, i);
+        }
+    }
+}
+
+static void check_limits(const struct router *router, uint64_t running, uint64_t waiting)
+{
+    const struct config *config = router->config;
+    if (router->admit.running != running || router->admit.waiting != waiting) {
+        sim_fail("%llu requests run and %llu wait, counted are %llu and %llu",
+                 (unsigned long long)running, (unsigned long long)waiting,
+                 (unsigned long long)router->admit.running,
+                 (unsigned long long)router->admit.waiting);
+    }
+    if (running > router->admit.limits.running_max || waiting > config->queued_max) {
+        sim_fail("%llu requests run and %llu wait, more than may", (unsigned long long)running,
+                 (unsigned long long)waiting);
+    }
+    for (size_t i = 0; i < router->backend_count; i++) {
+        uint32_t in_flight = route_endpoint_load(router->fleet, i).in_flight;
+        if (config->backend_requests_max > 0 && in_flight > config->backend_requests_max) {
+            sim_fail("engine %zu has %u requests, at most %u may be there", i, in_flight,
+                     config->backend_requests_max);
+        }
+    }
+}
+
 static void check_load(struct router *router)
 {
+    uint64_t running = 0;
+    uint64_t waiting = 0;
     uint32_t in_flight[SIM_ENGINES_MAX] = {0};
     uint64_t queued[SIM_ENGINES_MAX] = {0};
     const struct worker *worker = &router->workers[0];
     uint64_t body_bytes = body_bytes_of(&worker->conns) + body_bytes_of(&worker->dead);
     list_foreach (link, &worker->conns) {
         const struct request *request = &LIST_ITEM(link, struct conn, link)->request;
-        if (request->charged) {
+        bool granted = request->queued && !request->ticket.waiting; /* Its mail is on its way. */
+        check_place(router, request);
+        running += request->charged || granted;
+        waiting += request->queued && !granted;
+        if (request->charged || granted) {
             in_flight[request->choice.endpoint]++;
             queued[request->choice.endpoint] +=
-                request->prefilled ? 0 : request->choice.uncached_bytes;
+                request->charged && request->prefilled ? 0 : request->choice.uncached_bytes;
         }
     }
     for (size_t i = 0; i < router->backend_count; i++) {
@@ -192,6 +241,7 @@ static void check_load(struct router *router)
                      (unsigned long long)queued[i]);
         }
     }
+    check_limits(router, running, waiting);
     uint64_t charged = atomic_load(&router->bodies.bytes_used);
     if (charged != body_bytes) {
         sim_fail("%llu bytes of bodies are charged, %llu are there", (unsigned long long)charged,

@@ -11,6 +11,7 @@
 
 enum {
     SIM_ENGINES_MAX = 4,
+    SIM_BUFFERED_AMPLE = 100000000, /* --max-buffered-bytes that nothing is held up by. */
     SIM_CLIENTS_MAX = 16,
     SIM_REQUESTS_MAX = 64,
     SIM_TRIES_MAX = 1024,

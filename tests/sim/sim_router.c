@@ -72,6 +72,15 @@ static void choose_profile(struct sim *sim)
     sim->weather.stall_ns = 100 * CLOCK_NS_PER_S;
 }
 
+static void choose_limits(struct config *config)
+{
+    config->requests_max = sim_chance(30) ? 1 + sim_below(6) : 0;
+    config->backend_requests_max = sim_chance(30) ? 1 + sim_below(3) : 0;
+    config->queued_max = sim_below(12);
+    config->client_queued_max = 1 + sim_below(6);
+    config->queue_timeout_ns = pick_ns(CLOCK_NS_PER_S / 10, 60 * CLOCK_NS_PER_S);
+}
+
 static void choose_config(struct sim *sim, const struct config *config)
 {
     bool calm = sim->profile.calm;
@@ -91,8 +100,9 @@ static void choose_config(struct sim *sim, const struct config *config)
     sim->config.upstream_idle_timeout_ns = pick_ns(0, 8 * CLOCK_NS_PER_S);
     sim->config.drain_timeout_ns = pick_ns(0, 40 * CLOCK_NS_PER_S);
     sim->config.shutdown_delay_ns = sim_chance(30) ? pick_ns(0, 10 * CLOCK_NS_PER_S) : 0;
+    choose_limits(&sim->config);
     sim->config.body_bytes_max = 400000;
-    sim->config.buffered_bytes_max = sim_chance(50) ? 800000 : 100000000;
+    sim->config.buffered_bytes_max = sim_chance(50) ? 800000 : SIM_BUFFERED_AMPLE;
 }
 
 static void on_signal_time(void *user)

@@ -365,6 +365,11 @@ bool net_stream_peer_is_gone(const struct net_stream *stream)
     return to_router(stream)->fin_arrived || to_router(stream)->reset_arrived;
 }
 
+uint64_t net_stream_peer_key(const struct net_stream *stream)
+{
+    return sim_stream_link(stream)->number % 4;
+}
+
 bool net_stream_is_loopback(const struct net_stream *stream)
 {
     (void)stream;

@@ -531,6 +531,55 @@ static void a_ring_without_memory_changes_nothing(void **state)
     assert_int_equal(pick(fixture, &asked).outcome, ROUTE_BY_LOAD);
 }
 
+/* One at its limit is passed over by every policy; all at it: nobody, though there are others. */
+static void a_full_endpoint_is_no_candidate(void **state)
+{
+    struct fixture *fixture = *state;
+    struct route_holder holders[] = {{.endpoint = 2, .bytes = 10 * CHUNK}};
+    route_fleet_set_limit(fixture->fleet, 1);
+    for (int policy = 0; policy < ROUTE_POLICY_COUNT; policy++) {
+        struct route_query asked = query(10 * CHUNK);
+        struct route_choice choice;
+        asked.policy = (enum route_policy)policy;
+        asked.holders = holders;
+        asked.holder_count = 1;
+        route_request_sent(fixture->fleet, 2, CHUNK);
+        for (int i = 0; i < 20; i++) {
+            assert_int_not_equal(pick(fixture, &asked).endpoint, 2);
+        }
+        route_request_sent(fixture->fleet, 0, CHUNK);
+        route_request_sent(fixture->fleet, 1, CHUNK);
+        assert_int_equal(pick(fixture, &asked).endpoint, 3);
+        route_request_sent(fixture->fleet, 3, CHUNK);
+        assert_false(route_pick(fixture->fleet, &asked, &choice));
+        assert_true(route_has_other(fixture->fleet, 0, NULL, 0));
+        for (size_t i = 0; i < ENDPOINTS; i++) {
+            route_request_prefilled(fixture->fleet, i, CHUNK);
+            route_request_ended(fixture->fleet, i);
+        }
+    }
+}
+
+/* One that is fine but busy is waited for; only where none is fine, one that is ejected is taken.
+ */
+static void an_ejected_endpoint_does_not_stand_in_for_a_busy_one(void **state)
+{
+    struct fixture *fixture = *state;
+    struct route_query asked = query(10 * CHUNK);
+    struct route_choice choice;
+    route_fleet_set_limit(fixture->fleet, 1);
+    route_fleet_set_ejection(fixture->fleet, 1, 1000);
+    for (size_t i = 1; i < ENDPOINTS; i++) {
+        assert_int_equal(route_endpoint_failed(fixture->fleet, i, 0), 1000);
+    }
+    route_request_sent(fixture->fleet, 0, CHUNK);
+    assert_false(route_pick(fixture->fleet, &asked, &choice));
+    route_endpoint_set_up(fixture->fleet, 0, false);
+    assert_int_not_equal(pick(fixture, &asked).endpoint, 0);
+    route_request_prefilled(fixture->fleet, 0, CHUNK);
+    route_request_ended(fixture->fleet, 0);
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -557,6 +606,8 @@ int main(void)
         CASE(loadaware_weighs_share_against_load),
         CASE(urgent_requests_go_to_the_least_loaded),
         CASE(a_ring_without_memory_changes_nothing),
+        CASE(a_full_endpoint_is_no_candidate),
+        CASE(an_ejected_endpoint_does_not_stand_in_for_a_busy_one),
     };
     return cmocka_run_group_tests_name("route", tests, NULL, NULL);
 }
