@@ -391,7 +391,7 @@ void conn_close_softly(struct conn *conn)
         return;
     }
     if (net_stream_shutdown(conn->stream) != NET_OK) {
-        conn_close(conn);
+        conn_abort_cut(conn); /* A FIN now would lose what is queued, and look like its end. */
         return;
     }
     read_on(conn); /* To see the client's end; bytes are dropped. */

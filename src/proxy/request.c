@@ -568,8 +568,8 @@ static enum step step_done(struct request *request)
     bool plain = request->framing == REQUEST_PLAIN;
     request_reset(request);
     sm_move(&request->sm, REQUEST_READING);
-    if (cut && plain) {
-        conn_cut(conn); /* Also where the client has only closed its side, and still reads. */
+    if ((cut || gone) && plain) {
+        conn_cut(conn); /* Gone: it may have half-closed, or there was no memory for its bytes. */
     } else if (gone) {
         conn_close(conn);
     } else if (cut) {
