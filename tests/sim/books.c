@@ -240,13 +240,17 @@ void sim_check_cut(struct sim *sim, const struct sim_client *client, struct sim_
     const struct sim_try *try = request->answer;
     sim->cut += request->answered;
     sim_trace("request %zu: %s", request->number, request->answered ? "cut" : "not answered");
+    if (sim->profile.calm && sim->signalled_ns == 0) {
+        sim_fail("request %zu: %s", request->number, request->answered ? "cut" : "not answered");
+    }
     if (network_is_to_blame(sim, client) || request->kind == SIM_MALFORMED ||
         request->size_sent < request->wire.size) {
         return;
     }
     bool was_reset = sim_link_to(client->link, SIM_SCRIPT)->reset;
-    bool was_cut =
-        request->try_count > 0 && !sim->tries[request->tries[request->try_count - 1]].whole;
+    const struct sim_try *last =
+        request->try_count == 0 ? NULL : &sim->tries[request->tries[request->try_count - 1]];
+    bool was_cut = last != NULL && (!last->whole || sim_link_to(last->link, SIM_ROUTER)->reset);
     if (was_reset && (was_cut || client->pipelines)) {
         return; /* The reset, for it or for a later one, has overtaken what was on its way. */
     }

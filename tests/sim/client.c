@@ -9,14 +9,15 @@
 
 enum { PIECE_BYTES_MAX = 4096 };
 
-#define CONTINUE_WAIT_NS (2 * CLOCK_NS_PER_S)
+#define CONTINUE_WAIT_NS (10 * CLOCK_NS_PER_S)
 
 struct sim_weather sim_weather_of(struct sim *sim)
 {
     static const size_t capacities[] = {300, 4096, 65536, 400000};
     struct sim_weather weather = sim->weather;
     weather.bytewise = sim->profile.bytewise && sim_chance(50);
-    weather.capacity = capacities[sim_below(4)];
+    bool big = sim->profile.calm && sim->profile.body_max > capacities[1];
+    weather.capacity = capacities[big ? 2 + sim_below(2) : sim_below(4)];
     weather.dark_after_ns =
         sim_chance(sim->profile.dark_percent) ? sim_between(0, 60 * CLOCK_NS_PER_S) : SIM_NEVER;
     return weather;
@@ -132,6 +133,10 @@ static void on_leave(void *user)
         finish(client);
         return;
     }
+    if (client->last_answer && client->sim->profile.calm && client->sim->signalled_ns == 0) {
+        sim_fail("client %zu: was told that its connection ends, and it does not",
+                 client->link->number);
+    }
     if (client->shut) {
         sim_link_close(client->link, SIM_SCRIPT);
         finish(client);
@@ -179,7 +184,9 @@ static void next_request(struct sim_client *client, const struct sim_request *re
     client->last_answer = client->answer.close || request->kind == SIM_MALFORMED;
     sim_message_reset(&client->answer,
                       !is_last(client) && client->requests[client->answering]->to_head);
-    if (is_last(client)) {
+    if (client->last_answer && client->sim->profile.calm) {
+        sim_event_after(&client->leave, CLOCK_NS_PER_S); /* It ends before: see on_leave(). */
+    } else if (is_last(client)) {
         bool stays = sim_chance(20); /* Until the router has had enough of it. */
         sim_event_after(&client->leave,
                         stays ? 1000 * CLOCK_NS_PER_S : sim_between(0, 5 * CLOCK_NS_PER_S));

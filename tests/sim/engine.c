@@ -218,6 +218,15 @@ static void begin_answer(struct engine_conn *conn)
         make_wire(conn, try);
     }
     choose_fate(conn, try);
+    if (conn->engine->number < profile->bad_engines) {
+        conn->fate = sim_chance(50) ? FATE_FIN : FATE_RESET;
+        conn->stop_at = sim_below(12); /* In the status line. */
+    } else if (conn->fate == FATE_WHOLE && !profile->calm && !try->until_end && sim_chance(3)) {
+        conn->link->garbage_from = try->begin + conn->wire.size;
+        conn->closes = true;
+        sim_print(&conn->wire, "%s", sim_chance(50) ? "HTTP/1.1 200 OK\r\n" : "more");
+        conn->stop_at = conn->wire.size;
+    }
     try->planned = true;
     conn->piece_delay_ns = sim_chance(70) ? 0 : 500 * CLOCK_NS_PER_MS;
     sim_event_after(&conn->send, sim_between(0, profile->prefill_ns + 1));
@@ -260,6 +269,10 @@ static void on_send(void *user)
     size_t taken = sim_pipe_send(sim_link_to(conn->link, SIM_ROUTER),
                                  conn->wire.data + conn->wire_sent, piece);
     conn->wire_sent += taken;
+    if (conn->fate == FATE_WHOLE && conn->wire_sent >= conn->message_end && !conn->try->until_end &&
+        !conn->try->garbage) {
+        conn->try->whole = true; /* Whatever comes behind it. */
+    }
     if (conn->wire_sent == conn->stop_at) {
         after_answer(conn);
     } else if (taken == piece) {
@@ -306,12 +319,18 @@ static bool take_head(struct engine_conn *conn)
         conn_close(conn, false);
         return false;
     }
+    struct sim_request *request = &sim->requests[number];
+    if (request->closed_by == engine->number + 1 && conn->served > 0) {
+        sim_fail("request %zu: sent again to engine %zu on a kept connection", request->number,
+                 engine->number);
+    }
+    request->closed_by = 0;
     if (conn->served > 0 && sim_chance(sim->profile.stale_percent)) {
+        request->closed_by = engine->number + 1;
         conn_close(conn, sim_chance(50));
         return false;
     }
-    conn->try =
-        sim_try_begin(sim, &sim->requests[number], engine->number, conn->link, conn->served > 0);
+    conn->try = sim_try_begin(sim, request, engine->number, conn->link, conn->served > 0);
     conn->checked = 0;
     sim_event_cancel(&conn->idle);
     if (!sim->profile.calm && sim_chance(4)) {
@@ -397,7 +416,8 @@ static void on_reset(void *user)
 
 static void on_idle(void *user)
 {
-    conn_close(user, sim_chance(10));
+    struct engine_conn *conn = user;
+    conn_close(conn, !conn->engine->sim->profile.calm && sim_chance(10));
 }
 
 static const struct sim_script script = {
@@ -411,7 +431,8 @@ struct sim_link *sim_engine_accept(void *user, const struct net_address *address
     static const enum net_status failures[] = {NET_REFUSED, NET_UNREACHABLE, NET_NO_NAME, NET_OK};
     struct sim *sim = user;
     struct sim_engine *engine = &sim->engines[address->port - 9000];
-    if (engine->down || sim_chance(sim->profile.refuse_percent)) {
+    bool bad = engine->number < sim->profile.bad_engines && sim_chance(50);
+    if (bad || engine->down || sim_chance(sim->profile.refuse_percent)) {
         *status = engine->down ? NET_REFUSED : failures[sim_below(4)];
         return NULL;
     }
@@ -450,7 +471,7 @@ void sim_engines_begin(struct sim *sim)
         *engine = (struct sim_engine){.sim = sim, .number = i};
         engine->requests_max = sim_chance(30) ? 1 + sim_below(4) : 0;
         engine->tells_max = engine->requests_max > 0 && sim_chance(60);
-        engine->idle_ns = (1 + sim_below(8)) * CLOCK_NS_PER_S;
+        engine->idle_ns = (1 + sim_below(8)) * (sim_chance(80) ? 1 : 1000) * CLOCK_NS_PER_S;
         list_init(&engine->conns);
         list_init(&engine->old_conns);
         sim_event_init(&engine->restart, on_restart, engine);

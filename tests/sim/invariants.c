@@ -140,6 +140,12 @@ static void check_conn(const struct conn *conn)
         sim_fail("client %zu: %zu bytes of later requests are kept", link->number,
                  conn->pending.size);
     }
+    if (conn->request.body_charged != conn->request.body.size + conn->request.body_reserved ||
+        (conn->request.body_reserved > 0 && conn->request.sm.now != REQUEST_READING)) {
+        sim_fail("client %zu: %llu bytes are charged for its body of %zu, %llu reserved",
+                 link->number, (unsigned long long)conn->request.body_charged,
+                 conn->request.body.size, (unsigned long long)conn->request.body_reserved);
+    }
     check_timer(&conn->request);
     check_upstream_of(conn);
 }
@@ -150,6 +156,10 @@ static void check_pools(const struct worker *worker)
         size_t count = 0;
         list_foreach (link, &worker->pools[i]) {
             const struct upstream *upstream = LIST_ITEM(link, struct upstream, idle);
+            struct sim_link *to = sim_stream_link(upstream->stream);
+            if (sim_link_to(to, SIM_ROUTER)->read > to->garbage_from) {
+                sim_fail("engine link %zu: kept, though the engine said more", to->number);
+            }
             count++;
             if (upstream->request != NULL || upstream->stream == NULL || upstream->ended ||
                 !upstream->connected || upstream->endpoint != i) {

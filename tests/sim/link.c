@@ -118,6 +118,7 @@ struct sim_link *sim_link_new(struct list *links, const char *kind, size_t numbe
 {
     struct sim_link *link = sim_alloc(sizeof *link);
     link->kind = kind;
+    link->garbage_from = UINT64_MAX;
     link->number = number;
     link->weather = *weather;
     link->open[SIM_ROUTER] = true;

@@ -60,6 +60,7 @@ struct sim_link {
     unsigned stall_count;
     bool dark;
     struct sim_event darkness;
+    uint64_t garbage_from;     /* Nobody asked for what the script sends from here on. */
     bool troubled;             /* The network has kept bytes for long, or has gone dark. */
     struct net_stream *stream; /* The router's side. */
     const struct sim_script *script;

@@ -21,9 +21,10 @@ enum {
 
 /* What goes wrong in a run, and how often: percentages. */
 struct sim_profile {
-    bool calm;         /* Nothing does: every request has to be served. */
-    bool faults;       /* Allocations of the router fail. */
-    bool signal_early; /* SIGTERM comes while requests run. */
+    bool calm;            /* Nothing does: every request has to be served. */
+    uint32_t bad_engines; /* The first ones answer nothing: all have to be served by the others. */
+    bool faults;          /* Allocations of the router fail. */
+    bool signal_early;    /* SIGTERM comes while requests run. */
     bool bytewise;
     uint32_t stall_percent;
     uint32_t dark_percent;
@@ -61,6 +62,7 @@ struct sim_request {
     bool answered;                    /* The head of its final answer has come. */
     bool over;                        /* Its answer has come to its end. */
     bool told_cut;                    /* An event behind its body has said that it ends here. */
+    size_t closed_by;                 /* Engine that has met it with a close, + 1. */
     size_t checked;                   /* Of its answer's body. */
     struct sim_try *answer;           /* Whose it is; NULL: the router's own. */
     size_t tries[SIM_TRIES_EACH_MAX]; /* Numbers, in order. */

@@ -93,14 +93,20 @@ static void choose_config(struct sim *sim, const struct config *config)
     sim->config.failover_on_busy = sim_chance(40);
     sim->config.eject_after_failures = sim_below(4);
     sim->config.connect_timeout_ns = pick_ns(CLOCK_NS_PER_S, 10 * CLOCK_NS_PER_S);
-    bool waits = calm || sim_chance(30);
-    sim->config.first_byte_timeout_ns = waits ? 0 : pick_ns(CLOCK_NS_PER_S, 60 * CLOCK_NS_PER_S);
-    sim->config.idle_timeout_ns = waits ? 0 : pick_ns(CLOCK_NS_PER_S, 60 * CLOCK_NS_PER_S);
+    sim->config.first_byte_timeout_ns =
+        calm || sim_chance(30) ? 0 : pick_ns(CLOCK_NS_PER_S, 60 * CLOCK_NS_PER_S);
+    sim->config.idle_timeout_ns =
+        calm || sim_chance(30) ? 0 : pick_ns(CLOCK_NS_PER_S, 60 * CLOCK_NS_PER_S);
     sim->config.client_stall_timeout_ns = pick_ns(20 * CLOCK_NS_PER_S, 80 * CLOCK_NS_PER_S);
     sim->config.upstream_idle_timeout_ns = pick_ns(0, 8 * CLOCK_NS_PER_S);
     sim->config.drain_timeout_ns = pick_ns(0, 40 * CLOCK_NS_PER_S);
     sim->config.shutdown_delay_ns = sim_chance(30) ? pick_ns(0, 10 * CLOCK_NS_PER_S) : 0;
     choose_limits(&sim->config);
+    if (calm && sim->engine_count > 1 && sim_chance(40)) {
+        sim->profile.bad_engines = 1 + sim_below((uint32_t)sim->engine_count - 1);
+        sim->config.failover_attempts_max = sim->profile.bad_engines;
+        sim->config.retry_budget = 100;
+    }
     sim->config.body_bytes_max = 400000;
     sim->config.buffered_bytes_max = sim_chance(50) ? 800000 : SIM_BUFFERED_AMPLE;
 }
@@ -113,6 +119,16 @@ static void on_signal_time(void *user)
     sim_net_signal(SIGTERM);
 }
 
+static void check_end_time(const struct sim *sim)
+{
+    uint64_t limit_ns = sim->config.shutdown_delay_ns + sim->config.drain_timeout_ns +
+                        2 * ROUTER_LINGER_NS + CLOCK_NS_PER_S;
+    if (sim_world->now_ns > sim->signalled_ns + limit_ns) {
+        sim_fail("the router took %.1f s to end",
+                 (double)(sim_world->now_ns - sim->signalled_ns) / 1e9);
+    }
+}
+
 static void on_look(void *user)
 {
     struct sim *sim = user;
@@ -120,8 +136,10 @@ static void on_look(void *user)
     if (sim->calm_since_ns == 0 && sim_client_not_over(sim) == NULL) {
         sim->calm_since_ns = now_ns;
     }
+    sim_event_after(&sim->calm_down, LOOK_EVERY_NS);
     if (sim->signalled_ns != 0) {
-        return; /* The end is near. */
+        check_end_time(sim);
+        return;
     }
     if (sim->calm_since_ns == 0 && now_ns > SIM_BEGIN_NS + CLIENTS_MAX_NS) {
         sim_check_quiet(sim); /* Says what is left. */
@@ -132,9 +150,7 @@ static void on_look(void *user)
     if (sim->calm_since_ns != 0 && now_ns >= sim->calm_since_ns + quiet_ns) {
         sim_check_quiet(sim);
         on_signal_time(sim);
-        return;
     }
-    sim_event_after(&sim->calm_down, LOOK_EVERY_NS);
 }
 
 static void begin_faults(struct sim *sim)
@@ -143,16 +159,6 @@ static void begin_faults(struct sim *sim)
         struct mem *mem = &sim->router->workers[0].mem;
         mem->fail_after = sim_below(300);
         mem->fail_count = sim_chance(70) ? 1 + sim_below(3) : 1 + sim_below(200);
-    }
-}
-
-static void check_end_time(const struct sim *sim)
-{
-    uint64_t limit_ns = sim->config.shutdown_delay_ns + sim->config.drain_timeout_ns +
-                        2 * ROUTER_LINGER_NS + CLOCK_NS_PER_S;
-    if (sim_world->now_ns > sim->signalled_ns + limit_ns) {
-        sim_fail("the router took %.1f s to end",
-                 (double)(sim_world->now_ns - sim->signalled_ns) / 1e9);
     }
 }
 
