@@ -5,6 +5,9 @@
  *
  * Sockets that were passed to the process are listened on by every loop: each wakes for each
  * connection, and the first to come has it, which is a loop with nothing else to do.
+ *
+ * Accepting is not left to libuv: without descriptors it closes what waits, or goes round for ever.
+ * Here what waits stays in the kernel's queue, and is asked for again ACCEPT_AGAIN_MS later.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,18 +21,25 @@
 #include "base/check.h"
 #include "net/internal.h"
 
-#define ACCEPT_AGAIN_MS \
-    100 /* After memory ran out: libuv holds one connection until it is taken. */
+#define ACCEPT_AGAIN_MS 100 /* After descriptors or memory ran out. */
 
-enum { TAKE_ALL_MAX = 1 << 16 }; /* A queue that fills as fast is not waited out. */
+enum {
+    TAKE_MAX = 256,         /* In one go; then others of the loop have their turn. */
+    TAKE_ALL_MAX = 1 << 16, /* A queue that fills as fast is not waited out. */
+};
 
 struct net_listener {
-    uv_tcp_t tcp;
+    uv_poll_t poll;
     uv_timer_t again;
     unsigned handles_open;
+    int queue;    /* Owned: the listening socket. */
+    int held;     /* Owned: accepted when there was no memory for it; -1: none. */
+    bool starved; /* No descriptors or no memory; it has been told. */
+    bool closed;
     struct net_loop *loop;
     struct net_tls *tls; /* Borrowed. NULL: plain. */
     void (*on_accept)(void *user, struct net_stream *stream);
+    void (*on_starved)(void *user, bool starved); /* NULL: nobody asked. */
     void *user;
 };
 
@@ -152,41 +162,121 @@ void net_listener_set_tls(struct net_listener *listener, struct net_tls *tls)
     listener->tls = tls;
 }
 
-static void on_again(uv_timer_t *timer);
-
-static void on_connection(uv_stream_t *handle, int status)
+void net_listener_on_starved(struct net_listener *listener,
+                             void (*on_starved)(void *user, bool starved))
 {
-    struct net_listener *listener = handle->data;
-    if (status != 0) {
-        return; /* Gone before it was accepted, or no descriptors: libuv goes on. */
+    listener->on_starved = on_starved;
+}
+
+enum taken { TAKEN, NOBODY, NO_ROOM };
+
+/* Of an accept() that failed. Many are of the connection, which has gone. */
+static enum taken taken_of(int problem)
+{
+    switch (problem) {
+    case EAGAIN:
+        return NOBODY;
+    case EINTR:
+    case ECONNABORTED:
+    case EPROTO:
+    case EPERM: /* A firewall's verdict. */
+    case ENETDOWN:
+    case ENETUNREACH:
+    case EHOSTDOWN:
+    case EHOSTUNREACH:
+    case ENOPROTOOPT:
+    case ENONET:
+        return TAKEN;
+    default:
+        return NO_ROOM; /* EMFILE and its like; or something unheard of, which must not spin. */
+    }
+}
+
+static enum taken take_one(struct net_listener *listener)
+{
+    int descriptor = listener->held;
+    listener->held = -1;
+    if (descriptor < 0) {
+        descriptor = accept4(listener->queue, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    }
+    if (descriptor < 0) {
+        return taken_of(errno);
     }
     struct net_stream *stream = stream_new(listener->loop);
     if (stream == NULL) {
-        (void)uv_timer_start(&listener->again, on_again, ACCEPT_AGAIN_MS, 0); /* Is not closing. */
-        return;
+        listener->held = descriptor;
+        return NO_ROOM;
     }
-    if (uv_accept(handle, (uv_stream_t *)&stream->tcp) != 0) {
+    if (uv_tcp_open(&stream->tcp, descriptor) != 0) {
+        (void)close(descriptor); /* Nothing was written to it. */
         net_stream_close(stream);
-        return;
+        return TAKEN;
     }
     hand_over(listener, stream);
+    return TAKEN;
+}
+
+static void tell_starved(struct net_listener *listener, bool starved)
+{
+    if (listener->starved != starved && listener->on_starved != NULL) {
+        listener->on_starved(listener->user, starved);
+    }
+    listener->starved = starved;
+}
+
+static void on_again(uv_timer_t *timer);
+
+static void take(struct net_listener *listener, int max)
+{
+    enum taken taken = TAKEN;
+    for (int i = 0; i < max && taken == TAKEN && !listener->closed; i++) {
+        taken = take_one(listener);
+        if (taken != NO_ROOM && !listener->closed) {
+            tell_starved(listener, false);
+        }
+    }
+    if (taken == NO_ROOM && !listener->closed) {
+        tell_starved(listener, true);
+        (void)uv_poll_stop(&listener->poll);                                  /* Never fails. */
+        (void)uv_timer_start(&listener->again, on_again, ACCEPT_AGAIN_MS, 0); /* Is not closing. */
+    }
+}
+
+static void on_connections(uv_poll_t *poll, int status, int events)
+{
+    (void)status; /* Whatever it is, the next accept() tells. */
+    (void)events;
+    take(poll->data, TAKE_MAX);
 }
 
 static void on_again(uv_timer_t *timer)
 {
     struct net_listener *listener = timer->data;
-    on_connection((uv_stream_t *)&listener->tcp, 0);
+    (void)uv_poll_start(&listener->poll, UV_READABLE, on_connections); /* Worked before. */
+    take(listener, TAKE_MAX);
 }
 
 /* Takes the descriptor over, in success and failure. */
-static enum net_status listener_start(struct net_listener *listener, int descriptor, int backlog)
+static struct net_listener *listener_make(struct net_loop *loop, int descriptor)
 {
-    int status = uv_tcp_open(&listener->tcp, descriptor);
-    if (status != 0) {
+    struct net_listener *listener = mem_alloc(loop->mem, sizeof *listener);
+    if (listener == NULL || uv_poll_init(&loop->uv, &listener->poll, descriptor) != 0) {
+        mem_free(loop->mem, listener, sizeof *listener);
         (void)close(descriptor); /* Nothing was written to it. */
-        return net_status_of(status);
+        return NULL;
     }
-    return net_status_of(uv_listen((uv_stream_t *)&listener->tcp, backlog, on_connection));
+    (void)uv_timer_init(&loop->uv, &listener->again);
+    listener->poll.data = listener;
+    listener->again.data = listener;
+    listener->handles_open = 2;
+    listener->queue = descriptor;
+    listener->held = -1;
+    listener->starved = false;
+    listener->closed = false;
+    listener->loop = loop;
+    listener->tls = NULL;
+    listener->on_starved = NULL;
+    return listener;
 }
 
 /* Takes the descriptor over, in success and failure. */
@@ -194,24 +284,18 @@ static enum net_status listener_new(struct net_loop *loop, int descriptor, int b
                                     void (*on_accept)(void *user, struct net_stream *stream),
                                     void *user, struct net_listener **out)
 {
-    struct net_listener *listener = mem_alloc(loop->mem, sizeof *listener);
+    struct net_listener *listener = listener_make(loop, descriptor);
     if (listener == NULL) {
-        (void)close(descriptor); /* Nothing was written to it. */
         return NET_NO_MEMORY;
     }
-    listener->loop = loop;
-    listener->tls = NULL;
     listener->on_accept = on_accept;
     listener->user = user;
-    (void)uv_tcp_init(&loop->uv, &listener->tcp); /* Takes no descriptor and no memory. */
-    (void)uv_timer_init(&loop->uv, &listener->again);
-    listener->tcp.data = listener;
-    listener->again.data = listener;
-    listener->handles_open = 2;
-    enum net_status status = listener_start(listener, descriptor, backlog);
-    if (status != NET_OK) {
+    int status = listen(descriptor, backlog) == 0
+                     ? uv_poll_start(&listener->poll, UV_READABLE, on_connections)
+                     : uv_translate_sys_error(errno);
+    if (status != 0) {
         net_listener_close(listener);
-        return status;
+        return net_status_of(status);
     }
     *out = listener;
     return NET_OK;
@@ -250,39 +334,21 @@ enum net_status net_listen_passed(struct net_loop *loop, int descriptor, int bac
     return listener_new(loop, duplicate, backlog, on_accept, user, out);
 }
 
-/* False: the queue is empty, or there is no memory or no descriptor for more. */
-static bool take_one(struct net_listener *listener, int queue)
-{
-    struct net_stream *stream = stream_new(listener->loop);
-    if (stream == NULL) {
-        return false;
-    }
-    int descriptor = accept4(queue, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (descriptor < 0 || uv_tcp_open(&stream->tcp, descriptor) != 0) {
-        if (descriptor >= 0) {
-            (void)close(descriptor); /* Nothing was written to it. */
-        }
-        net_stream_close(stream);
-        return false;
-    }
-    hand_over(listener, stream);
-    return true;
-}
-
 void net_listener_take_all(struct net_listener *listener)
 {
-    uv_os_fd_t queue = -1;
-    if (uv_fileno((uv_handle_t *)&listener->tcp, &queue) != 0) {
-        return;
-    }
-    for (int i = 0; i < TAKE_ALL_MAX && take_one(listener, queue); i++) {
-    }
+    take(listener, TAKE_ALL_MAX);
 }
 
 void net_listener_close(struct net_listener *listener)
 {
-    if (listener != NULL) {
-        uv_close((uv_handle_t *)&listener->tcp, on_listener_closed);
-        uv_close((uv_handle_t *)&listener->again, on_listener_closed);
+    if (listener == NULL) {
+        return;
+    }
+    listener->closed = true;
+    uv_close((uv_handle_t *)&listener->poll, on_listener_closed); /* Stops watching at once. */
+    uv_close((uv_handle_t *)&listener->again, on_listener_closed);
+    (void)close(listener->queue); /* Nothing was written to either. */
+    if (listener->held >= 0) {
+        (void)close(listener->held);
     }
 }

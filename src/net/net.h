@@ -280,6 +280,10 @@ void net_listener_take_all(struct net_listener *listener);
 /* What is accepted from now on speaks TLS, or is closed; on_accept comes before the handshake. A
  * client that sends HTTP instead is told so. */
 void net_listener_set_tls(struct net_listener *listener, struct net_tls *tls);
+/* Tells when descriptors or memory for new connections have run out, which then wait in the queue,
+ * and when there are some again. With the `user` of on_accept. */
+void net_listener_on_starved(struct net_listener *listener,
+                             void (*on_starved)(void *user, bool starved));
 void net_listener_close(struct net_listener *listener);
 
 #endif

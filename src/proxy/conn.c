@@ -257,7 +257,7 @@ static bool enter(struct worker *worker, uint64_t address)
     bool all = verdict == DOORS_FULL;
     stats_add(all ? &worker->stats.connections_refused : &worker->stats.address_connections_refused,
               1);
-    if (doors_tell(doors, net_now_ns())) {
+    if (doors_tell(&doors->refused_told_ns, net_now_ns())) {
         log_write(&worker->log, LOG_WARNING,
                   "Connections are closed at once: %s has as many as %s allows (%llu)",
                   all ? "the router" : "an address",

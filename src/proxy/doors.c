@@ -10,7 +10,8 @@ void doors_init(struct doors *doors, uint64_t connections_max, uint64_t address_
     doors->connections_max = connections_max;
     doors->address_max = address_max;
     atomic_init(&doors->inside, 0);
-    atomic_init(&doors->told_ns, 0);
+    atomic_init(&doors->refused_told_ns, 0);
+    atomic_init(&doors->starved_told_ns, 0);
     pthread_mutex_init(&doors->mutex, NULL);
     mem_init(&doors->mem, SIZE_MAX);
     counts_init(&doors->addresses, &doors->mem, seed);
@@ -54,9 +55,9 @@ void doors_leave(struct doors *doors, uint64_t address)
     CHECK(before > 0);
 }
 
-bool doors_tell(struct doors *doors, uint64_t now_ns)
+bool doors_tell(_Atomic uint64_t *told_ns, uint64_t now_ns)
 {
-    uint64_t told_ns = atomic_load(&doors->told_ns);
-    return (told_ns == 0 || now_ns > told_ns + TELL_NS) &&
-           atomic_compare_exchange_strong(&doors->told_ns, &told_ns, now_ns);
+    uint64_t last_ns = atomic_load(told_ns);
+    return (last_ns == 0 || now_ns > last_ns + TELL_NS) &&
+           atomic_compare_exchange_strong(told_ns, &last_ns, now_ns);
 }

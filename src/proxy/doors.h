@@ -21,14 +21,16 @@ struct doors {
     pthread_mutex_t mutex; /* Around `addresses`. */
     struct mem mem;
     struct counts addresses;
-    _Atomic uint64_t told_ns; /* When the log last said that connections are refused; 0: never. */
+    /* When the log last said that connections are refused, or wait for descriptors; 0: never. */
+    _Atomic uint64_t refused_told_ns;
+    _Atomic uint64_t starved_told_ns;
 };
 
 void doors_init(struct doors *doors, uint64_t connections_max, uint64_t address_max, uint64_t seed);
 void doors_fini(struct doors *doors); /* All have left. */
 enum doors_verdict doors_enter(struct doors *doors, uint64_t address);
 void doors_leave(struct doors *doors, uint64_t address);
-/* True: it is time to say in the log that connections are refused; at most once a minute. */
-bool doors_tell(struct doors *doors, uint64_t now_ns);
+/* True: it is time to say so in the log; at most once a minute. */
+bool doors_tell(_Atomic uint64_t *told_ns, uint64_t now_ns);
 
 #endif

@@ -4,11 +4,30 @@
 #include "proxy/conn.h"
 #include "proxy/router.h"
 
+/* In the log when it begins and ends, but not more than once a minute. */
+static void on_starved(void *user, bool starved)
+{
+    struct worker *worker = user;
+    struct doors *doors = &worker->router->doors;
+    if (starved) {
+        stats_add(&worker->stats.accept_pauses, 1);
+        worker->told_starved = doors_tell(&doors->starved_told_ns, net_now_ns());
+    }
+    if (worker->told_starved && starved) {
+        log_write(&worker->log, LOG_ERROR,
+                  "No descriptors or memory for new connections: they wait. The limit of open "
+                  "files is too low for --max-connections, or other processes have them all");
+    } else if (worker->told_starved) {
+        log_write(&worker->log, LOG_INFO, "New connections are accepted again");
+    }
+}
+
 static bool add_listener(struct worker *worker, enum net_status status,
                          struct net_listener *listener)
 {
     if (status == NET_OK) {
         net_listener_set_tls(listener, worker->router->client_tls);
+        net_listener_on_starved(listener, on_starved);
         worker->listeners[worker->listener_count++] = listener;
     }
     return status == NET_OK;

@@ -394,6 +394,13 @@ void net_listener_set_tls(struct net_listener *listener, struct net_tls *tls)
     CHECK(tls == NULL); /* Nothing here is enciphered. */
 }
 
+void net_listener_on_starved(struct net_listener *listener,
+                             void (*on_starved)(void *user, bool starved))
+{
+    (void)listener;
+    (void)on_starved; /* There is always room. */
+}
+
 void net_listener_close(struct net_listener *listener)
 {
     if (listener != NULL) {
