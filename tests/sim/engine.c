@@ -428,12 +428,13 @@ static const struct sim_script script = {
 struct sim_link *sim_engine_accept(void *user, const struct net_address *address,
                                    enum net_status *status)
 {
-    static const enum net_status failures[] = {NET_REFUSED, NET_UNREACHABLE, NET_NO_NAME, NET_OK};
+    static const enum net_status failures[] = {NET_REFUSED, NET_UNREACHABLE, NET_NO_NAME,
+                                               NET_NO_FILES, NET_OK};
     struct sim *sim = user;
     struct sim_engine *engine = &sim->engines[address->port - 9000];
     bool bad = engine->number < sim->profile.bad_engines && sim_chance(50);
     if (bad || engine->down || sim_chance(sim->profile.refuse_percent)) {
-        *status = engine->down ? NET_REFUSED : failures[sim_below(4)];
+        *status = engine->down ? NET_REFUSED : failures[sim_below(bad ? 3 : 5)];
         return NULL;
     }
     struct sim_weather weather = sim_weather_of(sim);

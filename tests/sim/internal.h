@@ -56,7 +56,8 @@ struct net_stream {
     enum net_status connect_status;
     bool connect_due; /* on_connected comes next. */
     bool reading;
-    bool ended; /* on_end has come. */
+    bool ended;  /* on_end has come. */
+    bool failed; /* on_written has told a failure. */
     bool closed;
     bool shutting;      /* Asked for, and not sent yet. */
     struct list writes; /* That wait. */

@@ -128,7 +128,7 @@ static void check_conn(const struct conn *conn)
     if (conn->stream == NULL) {
         sim_fail("a closed connection is among the open ones");
     }
-    if (conn->peer_ended && conn->request.sm.now != REQUEST_READING) {
+    if (sim_stream_is_over(conn->stream) && conn->request.sm.now != REQUEST_READING) {
         sim_fail("client %zu has gone, its request %s goes on in state %u", link->number,
                  conn->request.log_id, conn->request.sm.now);
     }

@@ -27,6 +27,7 @@ bool sim_net_knock(struct sim_link *link);
 void sim_net_signal(int number);
 
 struct sim_link *sim_stream_link(const struct net_stream *stream); /* NULL: not connected. */
+bool sim_stream_is_over(const struct net_stream *stream); /* The router has been told so. */
 bool sim_timer_is_running(const struct net_timer *timer);
 size_t sim_loop_streams(const struct net_loop *loop);
 size_t sim_loop_timers_running(const struct net_loop *loop);

@@ -4,6 +4,7 @@
  *
  *     build/tests/sim_router                      seeds 1 to 10,000 (500 with sanitizers)
  *     HASHTRIE_SIM_SEEDS=1000000 ...              more of them
+ *     HASHTRIE_SIM_FIRST=1000001 ...              from that one on
  *     HASHTRIE_SEED=17 ...                        that one, with a trace of all that happens
  *     HASHTRIE_SEED=17 HASHTRIE_SIM_TRACE=2 ...   with the router's own log as well; 0: no trace
  *

@@ -30,6 +30,11 @@ struct sim_link *sim_stream_link(const struct net_stream *stream)
     return stream->link;
 }
 
+bool sim_stream_is_over(const struct net_stream *stream)
+{
+    return stream->ended || stream->failed;
+}
+
 /* ---- Life ---- */
 
 static void on_syn(void *user);
@@ -319,6 +324,7 @@ static void write_on(struct net_stream *stream)
         mem_free(stream->loop->mem, write, write->size);
         done++;
     }
+    stream->failed = done > 0 && status != NET_OK;
     for (; done > 0 && !stream->closed; done--) {
         stream->events->on_written(stream->user, status);
     }
