@@ -125,6 +125,7 @@ struct config {
     uint64_t target_bytes_max;
     uint64_t body_bytes_max;
     uint64_t buffered_bytes_max; /* All request bodies together. */
+    uint64_t connection_buffer_bytes;
 
     bool proxy_all_paths;
     const char *session_key;   /* NULL: none. */

@@ -655,6 +655,16 @@ const struct option options[OPTION_ID_COUNT] = {
          .field = FIELD(buffered_bytes_max),
          .help = "All request bodies together. Past it, clients have to wait before they can send "
                  "more."},
+    [OPTION_CONNECTION_BUFFER] =
+        {.flag = "--connection-buffer-size",
+         .metavar = "SIZE",
+         .kind = OPTION_SIZE,
+         .fallback = "256KiB",
+         .min = 16 * KIB,
+         .max = GIB,
+         .field = FIELD(connection_buffer_bytes),
+         .help = "How much of an answer waits for a client that reads slowly. Past it, the backend "
+                 "is not read until three quarters of that are gone."},
     [OPTION_STORE_PATH] = {.flag = "--store-path",
                            .variable = "STATE_DIRECTORY",
                            .metavar = "DIR",

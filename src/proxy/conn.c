@@ -121,7 +121,7 @@ static void on_written(void *user, enum net_status status)
         }
         return;
     }
-    if (queued < CONN_QUEUE_BYTES_LOW) {
+    if (queued < conn->worker->router->config->connection_buffer_bytes / CONN_QUEUE_LOW) {
         request_on_client_ready(&conn->request);
     }
 }
@@ -219,7 +219,8 @@ bool conn_write(struct conn *conn, const struct span *parts, size_t part_count)
 
 bool conn_is_full(const struct conn *conn)
 {
-    return conn->stream != NULL && net_stream_queued(conn->stream) > CONN_QUEUE_BYTES_MAX;
+    return conn->stream != NULL &&
+           net_stream_queued(conn->stream) > conn->worker->router->config->connection_buffer_bytes;
 }
 
 bool conn_keeps_alive(struct conn *conn)

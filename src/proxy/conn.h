@@ -7,8 +7,7 @@
 
 enum {
     CONN_PIPELINE_BYTES_MAX = 64 * 1024, /* Kept of later requests while one is worked on. */
-    CONN_QUEUE_BYTES_MAX = 256 * 1024,   /* More waits for the client: the engine is not read. */
-    CONN_QUEUE_BYTES_LOW = 64 * 1024,    /* Less does: it is read again. */
+    CONN_QUEUE_LOW = 4, /* That part of --connection-buffer-size waits: the engine is read again. */
     CONN_BODY_FIRST_BYTES =
         1024 * 1024,                  /* A Content-Length is believed so far; then bytes count. */
     CONN_BODY_READ_BYTES = 64 * 1024, /* One read of a body; what a limit may be passed by. */
@@ -66,7 +65,7 @@ void conn_resume(struct conn *conn); /* Was paused. */
 
 /* False: the client is gone. Copies what the socket does not take at once. */
 bool conn_write(struct conn *conn, const struct span *parts, size_t part_count);
-bool conn_is_full(const struct conn *conn); /* More than CONN_QUEUE_BYTES_MAX waits. */
+bool conn_is_full(const struct conn *conn); /* More than --connection-buffer-size waits. */
 /* The answer is complete: the next request may come, or the connection ends. */
 void conn_request_done(struct conn *conn);
 /* May the connection be used after the answer that is being made? If not, it is closed then. */

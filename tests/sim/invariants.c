@@ -7,7 +7,7 @@
 #include "sim/scripts.h"
 
 enum {
-    QUEUE_BYTES_MAX = CONN_QUEUE_BYTES_MAX + 6 * NET_READ_BYTES, /* Some reads more, in one turn. */
+    QUEUE_BYTES_MORE = 6 * NET_READ_BYTES, /* Some reads, in one turn. */
     PENDING_BYTES_MAX = CONN_PIPELINE_BYTES_MAX + NET_READ_BYTES,
 };
 
@@ -133,7 +133,8 @@ static void check_conn(const struct conn *conn)
                  conn->request.log_id, conn->request.sm.now);
     }
     size_t queued = net_stream_queued(conn->stream);
-    if (queued > QUEUE_BYTES_MAX) {
+    uint64_t queued_max = conn->worker->router->config->connection_buffer_bytes + QUEUE_BYTES_MORE;
+    if (queued > queued_max) {
         sim_fail("client %zu: %zu bytes wait for it", link->number, queued);
     }
     if (conn->pending.size > PENDING_BYTES_MAX) {

@@ -98,6 +98,9 @@ static void choose_config(struct sim *sim, const struct config *config)
         calm || sim_chance(30) ? 0 : pick_ns(CLOCK_NS_PER_S, 60 * CLOCK_NS_PER_S);
     sim->config.idle_timeout_ns =
         calm || sim_chance(30) ? 0 : pick_ns(CLOCK_NS_PER_S, 60 * CLOCK_NS_PER_S);
+    sim->config.send_timeout_ns =
+        calm || sim_chance(30) ? 0 : pick_ns(CLOCK_NS_PER_S, 60 * CLOCK_NS_PER_S);
+    sim->config.connection_buffer_bytes = sim_chance(50) ? 16 * 1024 : 256 * 1024;
     sim->config.client_stall_timeout_ns = pick_ns(20 * CLOCK_NS_PER_S, 80 * CLOCK_NS_PER_S);
     sim->config.upstream_idle_timeout_ns = pick_ns(0, 8 * CLOCK_NS_PER_S);
     sim->config.drain_timeout_ns = pick_ns(0, 40 * CLOCK_NS_PER_S);
