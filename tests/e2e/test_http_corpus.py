@@ -39,7 +39,7 @@ def read_cases(path):
         elif line[:1] in ("=", "!", "~") and line:
             cases[-1][5].append(unescape(line))
     return [(name, "".join([start, *own, end]).encode("latin-1"), verdict)
-            for kind, name, start, own, end, verdict in cases if kind == "request"]
+            for kind, name, start, own, end, verdict in cases if kind.startswith("request")]
 
 
 def answers_until_end(connection):

@@ -48,6 +48,17 @@ def test_what_is_too_large_is_refused(world, option, value, path, headers, body,
     assert len(upstream.exchanges) == 1
 
 
+def test_a_chunked_body_is_counted_as_it_comes(world):
+    upstream = world.upstream(lambda exchange: exchange.answer())
+    router = world.router([upstream], "--max-body-size", "2KiB")
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    with Connection(router.address) as connection:
+        connection.send(head + (b"400\r\n" + b"a" * 1024 + b"\r\n") * 2 + b"1\r\na\r\n")
+        assert connection.read_answer().status == 413
+        assert ends(connection)
+    assert refused(router, "body_too_large") == 1 and not upstream.exchanges
+
+
 def drip(connection, pieces, seconds):
     """Sends a piece every `seconds` until an answer comes; whether one did."""
     connection.socket.settimeout(seconds)
