@@ -105,6 +105,8 @@ struct config {
     uint64_t engine_stats_interval_ns; /* 0: off. */
     uint64_t eject_time_ns;
     bool health_checks;
+    uint32_t health_check_fall; /* Failures in a row after which an engine is unhealthy, ... */
+    uint32_t health_check_rise; /* ... and successes after which it is healthy again. */
     uint64_t health_check_interval_ns;
     uint64_t health_check_timeout_ns;
     uint64_t client_stall_timeout_ns; /* A client that reads nothing of what waits for it. */

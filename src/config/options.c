@@ -351,8 +351,9 @@ const struct option options[OPTION_ID_COUNT] = {
     [OPTION_HEALTH_CHECKS] = {.flag = "--static-backend-health-checks",
                               .kind = OPTION_SWITCH,
                               .field = OPTION_NO_FIELD,
-                              .help = "Ask each backend GET /health: one that fails twice in a row "
-                                      "gets no requests until it answers 2xx again."},
+                              .help =
+                                  "Ask each backend GET /health: one that fails gets no requests "
+                                  "until it answers 2xx again."},
     [OPTION_HEALTH_CHECK_INTERVAL] =
         {.flag = "--static-backend-health-check-interval",
          .metavar = "DURATION",
@@ -373,6 +374,26 @@ const struct option options[OPTION_ID_COUNT] = {
          .bare_unit = SECOND,
          .field = FIELD(health_check_timeout_ns),
          .help = "How long an answer to it may take. A number alone counts seconds."},
+    [OPTION_HEALTH_CHECK_FALL] = {.flag = "--health-check-fall",
+                                  .metavar = "N",
+                                  .kind = OPTION_COUNT,
+                                  .fallback = "2",
+                                  .min = 1,
+                                  .max = 1000,
+                                  .width = 4,
+                                  .field = FIELD(health_check_fall),
+                                  .help = "How often in a row a backend has to fail it to get no "
+                                          "more requests."},
+    [OPTION_HEALTH_CHECK_RISE] = {.flag = "--health-check-rise",
+                                  .metavar = "N",
+                                  .kind = OPTION_COUNT,
+                                  .fallback = "1",
+                                  .min = 1,
+                                  .max = 1000,
+                                  .width = 4,
+                                  .field = FIELD(health_check_rise),
+                                  .help = "How often in a row it then has to pass it to get some "
+                                          "again."},
     [OPTION_EJECT_AFTER] =
         {.flag = "--eject-after-failures",
          .metavar = "N",

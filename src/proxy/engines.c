@@ -17,7 +17,6 @@
 #define ANSWER_TIMEOUT_MAX_NS (10 * CLOCK_NS_PER_S)
 #define GENERATION_PREFIX     "start "
 #define GENERATION_BYTES      64
-#define SICK_CHECKS           2 /* So many failed checks in a row make an engine unhealthy. */
 
 /* What one answer changed, told to the log outside of the lock. */
 struct news {
@@ -215,7 +214,9 @@ static void on_health(void *user, void *engine_user, const struct discovery_resu
     hashtrie_lock(router->trie);
     bool was_up = route_endpoint_is_up(router->fleet, endpoint);
     engine->sick_count = is_well ? 0 : engine->sick_count + 1;
-    bool up = is_well || (was_up && engine->sick_count < SICK_CHECKS);
+    engine->well_count = is_well ? engine->well_count + 1 : 0;
+    bool up = was_up ? engine->sick_count < router->config->health_check_fall
+                     : engine->well_count >= router->config->health_check_rise;
     route_endpoint_set_up(router->fleet, endpoint, up);
     if (up) {
         queue_grant_all(router);

@@ -28,6 +28,7 @@ struct engine {
     uint64_t restart_count;
     uint64_t ejection_count;
     uint32_t sick_count; /* Health checks that failed in a row. */
+    uint32_t well_count; /* Health checks that succeeded in a row. */
 };
 
 /* After the workers are made, on the main thread. False: the log says why. */

@@ -472,6 +472,32 @@ def test_an_engine_that_says_it_is_unwell_gets_no_requests(world):
     assert served_by_both() == {None, "engine"}
 
 
+def test_thresholds_of_health_checks(world):
+    """What each check finds is a script: how often it takes, either way, is told by its place."""
+    script = "+--+---++-+++"
+    asked = []
+
+    def handler(exchange):
+        asked.append(exchange)
+        well = (script + "+" * 100)[len(asked) - 1] == "+"
+        exchange.answer(status="200 OK" if well else "503 Service Unavailable")
+
+    def seen_at(pattern):
+        router.wait_line(pattern, 20)
+        return len(asked)
+
+    sick = world.upstream(lambda exchange: handler(exchange)
+                          if exchange.request_line.startswith("GET /health ") else
+                          exchange.answer())
+    router = world.router([sick], "--static-backend-health-checks", "--health-check-fall", "3",
+                          "--health-check-rise", "3", "--static-backend-health-check-interval",
+                          "500ms")
+    assert seen_at(r"Engine \S+ is unhealthy") in range(7, 10)  # A log that is read late.
+    assert chat(router, "x").status == 503
+    assert seen_at(r"Engine \S+ is healthy again") >= 13
+    assert chat(router, "x").status == 200
+
+
 def test_a_hanging_health_check_counts_as_failed_and_all_down_is_503(world):
     def handler(exchange):
         if exchange.request_line.startswith("GET /health "):
