@@ -103,7 +103,11 @@ static void on_room(void *user)
 {
     struct sim_client *client = user;
     struct sim_request *request = request_to_send(client);
-    if (request != NULL && request->size_sent > 0 && request->size_sent != request->head_size) {
+    if (request == NULL) {
+        return;
+    }
+    bool waits = request->expects && !client->got_continue;
+    if (!waits || request->size_sent != request->head_size) {
         plan_send(client, 0);
     }
 }
