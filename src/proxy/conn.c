@@ -78,7 +78,6 @@ static void on_read(void *user, const char *bytes, size_t size)
         return; /* Read only so that the client's kernel does not see a reset. */
     }
     if (is_reading(conn)) {
-        conn->head_ns = conn->head_ns == 0 ? conn->active_ns : conn->head_ns;
         conn_parse(conn, bytes, size);
     } else {
         keep_pending(conn, bytes, size);
@@ -179,6 +178,9 @@ static void conn_parse(struct conn *conn, const char *bytes, size_t size)
     conn->parsing = true;
     bool more = true;
     while (more && may_parse(conn)) {
+        if (size > 0 && conn->head_ns == 0) {
+            conn->head_ns = net_now_ns();
+        }
         size_t consumed = 0;
         struct span body = {0};
         enum http_event event = http_parse(conn->parser, bytes, size, &consumed, &body);
@@ -240,7 +242,7 @@ void conn_request_done(struct conn *conn)
         return;
     }
     http_parser_reset(conn->parser, false);
-    conn->head_ns = conn->parsing || conn->pending.size > 0 ? net_now_ns() : 0;
+    conn->head_ns = 0;
     if (!conn->parsing && conn->pending.size > 0) {
         parse_pending(conn);
     }
@@ -505,8 +507,8 @@ static void sweep_head(struct conn *conn, uint64_t now_ns, uint64_t quiet_ns)
     const struct router *router = conn->worker->router;
     bool draining = router_phase(router) >= ROUTER_DRAINING && quiet_ns > ROUTER_LINGER_NS;
     bool idle = is_idle(conn);
-    if (draining || (idle && conn->used && quiet_ns > router->config->client_idle_timeout_ns) ||
-        (idle && !conn->used && head_is_slow(conn, now_ns))) {
+    bool over = quiet_ns > router->config->client_idle_timeout_ns || head_is_slow(conn, now_ns);
+    if (draining || (idle && over)) {
         conn_close(conn); /* It has not asked for anything. */
     } else if (!idle && head_is_slow(conn, now_ns)) {
         refuse_slow(conn, STATS_SLOW_HEAD);

@@ -64,7 +64,8 @@ static void open_doors(struct router *router)
         log_write(router->log, LOG_WARNING,
                   "--max-connections %llu needs a limit of open files of %llu; it is %llu: beyond "
                   "some %llu connections requests may fail",
-                  (unsigned long long)wanted, (unsigned long long)(wanted * 2 + others),
+                  (unsigned long long)wanted,
+                  (unsigned long long)wanted * 2 + (unsigned long long)others,
                   (unsigned long long)files, (unsigned long long)bearable);
     }
     doors_init(&router->doors, wanted > 0 ? wanted : bearable, config->address_connections_max,

@@ -96,8 +96,23 @@ def test_the_second_head_of_a_connection_has_its_own_time(world):
     assert refused(router, "slow_head") == 1
 
 
-def test_a_connection_that_never_asks_is_closed(world):
-    router = world.router([world.engine()], *FAST, "--client-idle-timeout", "1s")
+def test_the_time_between_requests_is_not_the_time_of_a_head(world):
+    router = world.router([world.engine()], "--header-timeout", f"{3 * SLOW}s")
+    data = request_bytes("GET", "/health")
+    with Connection(router.address) as connection:
+        connection.send(data)
+        assert connection.read_answer().status == 200
+        time.sleep(3.2 * SLOW)
+        connection.send(data[:10])
+        time.sleep(1.3)  # It is looked at once a second.
+        connection.send(data[10:])
+        assert connection.read_answer().status == 200
+
+
+@pytest.mark.parametrize("header_timeout", ["1s", "off"])
+def test_a_connection_that_never_asks_is_closed(world, header_timeout):
+    router = world.router([world.engine()], "--header-timeout", header_timeout,
+                          "--client-idle-timeout", "1s")
     with Connection(router.address) as silent, Connection(router.address) as idle:
         idle.send(request_bytes("GET", "/health"))
         assert idle.read_answer().status == 200

@@ -1,4 +1,6 @@
 """Limits of requests in flight: the queue, its order, its ends, and what is refused."""
+import os
+import random
 import threading
 import time
 
@@ -234,3 +236,42 @@ def test_what_still_waits_at_the_end_is_told(world):
     assert held.read_answer().status == 503
     assert router.wait() == 0
     engine.let.release()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_clients_that_come_and_leave_at_random_lose_no_place(world, threads):
+    """Places are granted across loops while tickets leave: at the end all of them are free."""
+    seed = int(os.environ.get("HASHTRIE_SEED", "0")) or random.randrange(1, 1 << 30)
+    print(f"HASHTRIE_SEED={seed}")
+    engines = [world.engine("--prefill-tps", "1000000", "--decode-ms", "1", name=f"e{number}")
+               for number in range(2)]
+    router = world.router(engines, "--threads", threads, "--max-requests-per-backend", 2,
+                          "--max-requests", 3, "--max-queued-requests", 8)
+    statuses, failures = [], []
+
+    def client(number):
+        chance = random.Random(seed + number)
+        try:
+            for turn in range(40):
+                priority = ("X-Request-Priority", str(chance.randrange(-1, 2)))
+                with ask(router, f"{number} {turn}", priority) as connection:
+                    if chance.random() < 0.4:
+                        time.sleep(chance.random() * 0.01)
+                    else:
+                        statuses.append(connection.read_answer().status)
+        except Exception as failure:
+            failures.append(failure)
+
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(16)]
+    for one in clients:
+        one.start()
+    for one in clients:
+        one.join()
+    assert not failures and set(statuses) <= {200, 429} and statuses.count(200) > 20
+    wait_until(lambda: scrape(router).value("hashtrie_running_requests") == 0)
+    page = scrape(router)
+    assert page.value("hashtrie_queued_requests") == 0
+    assert all(page.value("vllm:num_requests_running", server=one.url) == 0 for one in engines)
+    for number in range(4):  # And all of them are usable.
+        with ask(router, f"last {number}") as connection:
+            assert connection.read_answer().status == 200
