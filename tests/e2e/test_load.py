@@ -275,3 +275,35 @@ def test_clients_that_come_and_leave_at_random_lose_no_place(world, threads):
     for number in range(4):  # And all of them are usable.
         with ask(router, f"last {number}") as connection:
             assert connection.read_answer().status == 200
+
+
+def test_an_engine_that_comes_back_takes_from_the_queue(world):
+    well = threading.Event()
+    served = []
+
+    def second(exchange):
+        if exchange.request_line.startswith("GET /health"):
+            exchange.answer(status="200 OK" if well.is_set() else "500 No")
+        else:
+            served.append(exchange.header("x-name"))
+            exchange.answer()
+
+    def first(exchange):
+        if exchange.request_line.startswith("GET /health"):
+            exchange.answer()
+        else:
+            engine.handle(exchange)
+
+    engine = Slow(world)
+    engine.upstream = world.upstream(first)
+    other = world.upstream(second)
+    router = world.router([engine.upstream, other], "--max-requests-per-backend", 1,
+                          "--static-backend-health-checks",
+                          "--static-backend-health-check-interval", "100ms")
+    wait_until(lambda: scrape(router).value("vllm:healthy_pods_total", server=other.url) == 0)
+    held = fill(router, engine)
+    waits, = queue(router, ("waits",))
+    well.set()
+    assert waits.read_answer().status == 200 and served == ["waits"]
+    engine.let.release()
+    assert held.read_answer().status == 200
