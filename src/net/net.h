@@ -21,12 +21,12 @@
 #include "base/span.h"
 
 enum {
-    NET_READ_BYTES = 64 * 1024, /* The loop's own read buffer: one read brings at most this. */
-    NET_WRITE_PARTS_MAX = 8,    /* Pieces of one write. */
-    NET_HOST_BYTES_MAX = 255,   /* DNS allows 253. */
-    NET_TRIES_MAX = 8,          /* Addresses of one name that a connect tries. */
-    NET_SESSIONS_MAX = 256,     /* TLS sessions that a loop keeps, to come back to servers fast. */
-    NET_PROBLEM_BYTES = 512,    /* A line that says what is wrong with a file. */
+    NET_READ_BYTES = 128 * 1024, /* The loop's own read buffer: one read brings at most this. */
+    NET_WRITE_PARTS_MAX = 8,     /* Pieces of one write. */
+    NET_HOST_BYTES_MAX = 255,    /* DNS allows 253. */
+    NET_TRIES_MAX = 8,           /* Addresses of one name that a connect tries. */
+    NET_SESSIONS_MAX = 256,      /* TLS sessions that a loop keeps, to come back to servers fast. */
+    NET_PROBLEM_BYTES = 512,     /* A line that says what is wrong with a file. */
 };
 
 #define NET_HANDSHAKE_NS UINT64_C(10000000000) /* A client has to be done with it by then. */
