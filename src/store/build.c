@@ -1,10 +1,11 @@
 #include "store/build.h"
 
-#include <fcntl.h>
+#include <errno.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #include "base/check.h"
+#include "store/folder.h"
 
 enum {
     ROWS_PER_TXN = 2000,
@@ -13,17 +14,7 @@ enum {
     LIMIT_PERCENT = 80,     /* Of the cap, as the router's writer keeps it. */
 };
 
-static void remove_files(const char *directory)
-{
-    static const char *const names[] = {"data.mdb", "lock.mdb"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char path[ENV_PATH_BYTES_MAX];
-        int size = snprintf(path, sizeof path, "%s/%s", directory, names[i]);
-        if (size > 0 && size < (int)sizeof path) {
-            (void)unlink(path); /* Ours; it takes space, no more. */
-        }
-    }
-}
+static const char unfinished_name[] = "unfinished";
 
 static void close_all(struct build *build)
 {
@@ -32,6 +23,10 @@ static void close_all(struct build *build)
         build->txn = NULL;
     }
     env_close(&build->env);
+}
+
+static void unlock(struct build *build)
+{
     (void)close(build->directory_fd); /* Gives the lock back. */
 }
 
@@ -39,8 +34,9 @@ void build_abandon(struct build *build)
 {
     close_all(build);
     if (build->fresh) {
-        remove_files(build->directory);
+        folder_remove(build->folder);
     }
+    unlock(build);
 }
 
 /* Begins a transaction; the map is larger than what is used by `room` at least. */
@@ -143,7 +139,7 @@ static enum hashtrie_status read_figures(struct build *build)
 static enum hashtrie_status open_env(struct build *build, uint64_t chunk_size)
 {
     enum hashtrie_status status =
-        env_open(&build->env, build->directory, build->map_bytes, chunk_size);
+        env_open(&build->env, build->folder, build->map_bytes, chunk_size);
     if (status == HASHTRIE_OK && build->fresh) {
         status = env_status(mdb_env_set_flags(build->env.mdb, MDB_NOSYNC, 1));
     }
@@ -159,7 +155,16 @@ enum hashtrie_status build_open(struct build *build, const char *directory, uint
         return status;
     }
     build->fresh = env_file_bytes(directory) == 0;
-    status = open_env(build, chunk_size);
+    build->folder = build->fresh ? build->unfinished : directory;
+    if (!env_path(build->unfinished, directory, unfinished_name)) {
+        unlock(build);
+        return HASHTRIE_EINVAL;
+    }
+    if (build->fresh) {
+        folder_remove(build->folder); /* Of one that was killed. */
+        status = folder_make(build->folder);
+    }
+    status = status == HASHTRIE_OK ? open_env(build, chunk_size) : status;
     if (status != HASHTRIE_OK) {
         build_abandon(build);
         return status;
@@ -269,19 +274,46 @@ static enum hashtrie_status finish(struct build *build)
         (void)env_extend_file(&build->env);
         status = env_status(mdb_env_sync(build->env.mdb, 1));
     }
-    if (status == HASHTRIE_OK && fsync(build->directory_fd) != 0) {
-        status = HASHTRIE_EIO;
-    }
     return status;
+}
+
+/* The file gets its name, for good. What a reader may have made of lock.mdb meanwhile goes. */
+static enum hashtrie_status publish(struct build *build)
+{
+    char from[ENV_PATH_BYTES_MAX];
+    char to[ENV_PATH_BYTES_MAX];
+    char lock[ENV_PATH_BYTES_MAX];
+    if (!env_path(from, build->folder, "data.mdb") || !env_path(to, build->directory, "data.mdb") ||
+        !env_path(lock, build->directory, "lock.mdb")) {
+        return HASHTRIE_EINVAL;
+    }
+    (void)unlink(lock); /* Mostly there is none. */
+    if (rename(from, to) != 0 || fsync(build->directory_fd) != 0) {
+        return env_status(errno);
+    }
+    folder_remove(build->folder);
+    return HASHTRIE_OK;
 }
 
 enum hashtrie_status build_finish(struct build *build)
 {
     enum hashtrie_status status = finish(build);
+    if (status == HASHTRIE_OK) {
+        close_all(build);
+        status = build->fresh ? publish(build) : HASHTRIE_OK;
+    }
     if (status != HASHTRIE_OK) {
         build_abandon(build);
         return status;
     }
-    close_all(build);
+    unlock(build);
     return HASHTRIE_OK;
+}
+
+void build_clear(const char *directory)
+{
+    char path[ENV_PATH_BYTES_MAX];
+    if (env_path(path, directory, unfinished_name)) {
+        folder_remove(path);
+    }
 }

@@ -17,8 +17,10 @@ struct build {
     const char *directory; /* Borrowed. */
     int directory_fd;      /* Its lock keeps routers out. */
     bool fresh;            /* The file is new. */
-    uint64_t map_bytes;    /* Of the finished store: its cap. */
-    uint64_t limit_pages;  /* No new rows above it; 0: none. */
+    const char *folder;    /* Where it is: `directory`, or `unfinished` while it is new. */
+    char unfinished[ENV_PATH_BYTES_MAX];
+    uint64_t map_bytes;   /* Of the finished store: its cap. */
+    uint64_t limit_pages; /* No new rows above it; 0: none. */
     uint64_t next_row;
     size_t rows_in_txn;
     uint64_t node_count;
@@ -49,5 +51,7 @@ enum hashtrie_status build_endpoint_seen(struct build *build, uint32_t id, uint6
 enum hashtrie_status build_finish(struct build *build);
 /* Drops what is not committed, and a new file as a whole. */
 void build_abandon(struct build *build);
+/* Removes the new file that a builder which died has left. The directory is locked. */
+void build_clear(const char *directory);
 
 #endif

@@ -15,11 +15,11 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "store/folder.h"
 
 enum {
     READERS_MAX = 126, /* Slots for read transactions, those of other processes included. */
     FILE_MODE = 0600,
-    DIRECTORY_MODE = 0700,
     DBI_FREE = 0, /* LMDB's own two databases. */
     DBI_MAIN = 1,
     ASIDE_ATTEMPTS = 100, /* Names tried, one per second. */
@@ -107,30 +107,9 @@ bool env_path(char path[ENV_PATH_BYTES_MAX], const char *directory, const char *
     return size > 0 && size < ENV_PATH_BYTES_MAX;
 }
 
-/* The names in a folder survive power loss only once it is synced itself. */
-static enum hashtrie_status sync_directory(const char *directory)
-{
-    int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) {
-        return env_status(errno);
-    }
-    enum hashtrie_status status = fsync(fd) == 0 ? HASHTRIE_OK : env_status(errno);
-    (void)close(fd); /* Nothing was written through it. */
-    return status;
-}
-
-static enum hashtrie_status make_directory(const char *directory)
-{
-    char parent[ENV_PATH_BYTES_MAX];
-    if (mkdir(directory, DIRECTORY_MODE) != 0) {
-        return errno == EEXIST ? HASHTRIE_OK : env_status(errno);
-    }
-    return env_path(parent, directory, "..") ? sync_directory(parent) : HASHTRIE_EINVAL;
-}
-
 enum hashtrie_status env_directory_open(const char *directory, int *fd)
 {
-    enum hashtrie_status made = make_directory(directory);
+    enum hashtrie_status made = folder_make(directory);
     if (made != HASHTRIE_OK) {
         return made;
     }
@@ -544,7 +523,7 @@ enum hashtrie_status env_open(struct env *env, const char *directory, uint64_t m
         status = second == HASHTRIE_OK ? HASHTRIE_OK : status;
     }
     if (status == HASHTRIE_OK) {
-        status = sync_directory(directory); /* It may have been made, or moved here. */
+        status = folder_sync(directory); /* It may have been made, or moved here. */
     }
     if (status != HASHTRIE_OK) {
         env_close(env);

@@ -13,6 +13,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "store/build.h"
 #include "store/internal.h"
 
 enum {
@@ -184,8 +185,14 @@ static void want_filter(struct hashtrie_store *store)
 
 static enum hashtrie_status ensure_directory(struct hashtrie_store *store)
 {
-    return store->directory_fd >= 0 ? HASHTRIE_OK
-                                    : env_directory_open(store->directory, &store->directory_fd);
+    if (store->directory_fd >= 0) {
+        return HASHTRIE_OK;
+    }
+    enum hashtrie_status status = env_directory_open(store->directory, &store->directory_fd);
+    if (status == HASHTRIE_OK) {
+        build_clear(store->directory);
+    }
+    return status;
 }
 
 static void tell_problem(struct hashtrie_store *store, enum hashtrie_status status)

@@ -15,6 +15,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "store/backup.h"
+#include "store/folder.h"
 #include "store/internal.h"
 #include "store/mark.h"
 #include "store/probe.h"
@@ -172,18 +173,6 @@ static enum hashtrie_status work_repair(void *user, struct child_line *line)
     return status == HASHTRIE_OK && nothing ? HASHTRIE_ENOENT : status;
 }
 
-static void remove_folder(const char *directory)
-{
-    static const char *const names[] = {"data.mdb", "lock.mdb"};
-    char path[ENV_PATH_BYTES_MAX];
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (env_path(path, directory, names[i])) {
-            (void)unlink(path); /* Of a copy that is not needed, if there is one. */
-        }
-    }
-    (void)rmdir(directory);
-}
-
 /* What can be read of the file is at BACKUP_PART. */
 static bool fetch_repaired(struct hashtrie_store *store)
 {
@@ -196,11 +185,11 @@ static bool fetch_repaired(struct hashtrie_store *store)
     }
     struct repairing job = {
         .directory = store->directory, .out_directory = out, .chunk_size = store->chunk_size};
-    remove_folder(out);
+    folder_remove(out);
     enum hashtrie_status status =
         run(store, "repairing the store", work_repair, &job, all_cpu_seconds(store->directory));
     bool good = status == HASHTRIE_OK && rename(from, part) == 0;
-    remove_folder(out);
+    folder_remove(out);
     return good;
 }
 

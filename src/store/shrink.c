@@ -17,6 +17,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "store/build.h"
+#include "store/folder.h"
 #include "store/internal.h"
 
 enum {
@@ -61,18 +62,6 @@ static enum hashtrie_status find_cutoff(struct shrink *shrink)
     }
     mdb_cursor_close(cursor);
     return status == HASHTRIE_ENOENT ? HASHTRIE_OK : status;
-}
-
-static void clear(const char *folder)
-{
-    static const char *const names[] = {"data.mdb", "lock.mdb"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char path[ENV_PATH_BYTES_MAX];
-        if (env_path(path, folder, names[i])) {
-            (void)unlink(path); /* Most often there is none. */
-        }
-    }
-    (void)rmdir(folder);
 }
 
 /* ---- Copying ---- */
@@ -260,7 +249,7 @@ static enum hashtrie_status make_small_file(struct shrink *shrink, const char *f
         }
         shrink->keep =
             (uint64_t)((double)shrink->keep * (double)cap / (double)bytes * KEEP_PERCENT / 100);
-        clear(folder);
+        folder_remove(folder);
     }
     return HASHTRIE_EFULL;
 }
@@ -342,7 +331,7 @@ enum hashtrie_status shrink_file(struct hashtrie_store *store)
     if (!env_path(folder, store->directory, "data.mdb.new")) {
         return HASHTRIE_OK;
     }
-    clear(folder); /* What a crash has left. */
+    folder_remove(folder); /* What a crash has left. */
     if (before <= store->cap_bytes || !plan(&shrink)) {
         return HASHTRIE_OK;
     }
@@ -354,7 +343,7 @@ enum hashtrie_status shrink_file(struct hashtrie_store *store)
     if (status == HASHTRIE_OK) {
         status = exchange(store, folder);
     }
-    clear(folder);
+    folder_remove(folder);
     tell_end(&shrink, before, rows, status);
     return store->env.mdb == NULL ? store_come_up(store) : HASHTRIE_OK;
 }

@@ -1,4 +1,8 @@
 /* Export and import: what goes out comes back, merges by key, and no stream can do harm. */
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "hashtrie/maintenance.h"
 
 #include "base/buf.h"
@@ -415,6 +419,43 @@ static void damaged_streams_are_told(void **state)
     (void)import(fixture);
 }
 
+static bool on_read_or_die(void *user, void *bytes, size_t size, size_t *got)
+{
+    const struct fixture *fixture = user;
+    if (fixture->read_at >= fixture->stream.size / 2) {
+        (void)raise(SIGKILL);
+    }
+    return on_read(user, bytes, size, got);
+}
+
+/* A first import that is killed leaves no store; the next begins anew. */
+static void a_killed_first_import_leaves_no_store(void **state)
+{
+    struct fixture *fixture = *state;
+    fill(&fixture->from, 0, CONVERSATIONS, "http://a");
+    struct hashtrie_export_result out = export(fixture, fixture->from.directory);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        struct hashtrie_import_options options = {.on_read = on_read_or_die, .user = fixture};
+        struct hashtrie_import_result result;
+        fixture->read_at = 0;
+        _exit((int)hashtrie_store_import(fixture->to.directory, &options, &result));
+    }
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status));
+    char *path = test_path(fixture->to.directory, "data.mdb");
+    char *unfinished = test_path(fixture->to.directory, "unfinished/data.mdb");
+    assert_int_equal(access(path, F_OK), -1);
+    assert_int_equal(access(unfinished, F_OK), 0);
+    assert_int_equal(import(fixture).added_count, out.node_count);
+    assert_int_equal(access(path, F_OK), 0);
+    assert_int_equal(access(unfinished, F_OK), -1);
+    test_path_free(path);
+    test_path_free(unfinished);
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -430,6 +471,7 @@ int main(void)
         CASE(a_store_in_use_is_not_imported_into),
         CASE(other_chunk_sizes_are_refused),
         CASE(the_cap_is_kept),
+        CASE(a_killed_first_import_leaves_no_store),
         CASE(damaged_streams_are_told),
     };
     return cmocka_run_group_tests_name("export", tests, NULL, NULL);

@@ -1,6 +1,8 @@
 /* Repair: from a sound store a copy, from a damaged one all that is left, and never a crash. */
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "hashtrie/maintenance.h"
@@ -430,6 +432,47 @@ static void progress_is_told(void **state)
     assert_true(last > 0);
 }
 
+static void die_at(void *user, uint64_t done, uint64_t total)
+{
+    (void)done;
+    (void)total;
+    unsigned *left = user;
+    if (--*left == 0) {
+        (void)raise(SIGKILL);
+    }
+}
+
+/* What a killed repair leaves is no store, and is no hindrance to the next. */
+static void a_killed_repair_leaves_no_store(void **state)
+{
+    struct fixture *fixture = *state;
+    char *data = test_path(fixture->out, "data.mdb");
+    unsigned killed = 0;
+    for (unsigned calls = 1; killed + 1 == calls; calls++) {
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            unsigned left = calls;
+            struct hashtrie_repair_options options = {.on_progress = die_at, .user = &left};
+            struct hashtrie_repair_result result;
+            _exit((int)hashtrie_store_repair(fixture->test.directory, fixture->out, &options,
+                                             &result));
+        }
+        int status = 0;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        if (WIFSIGNALED(status)) {
+            assert_int_equal(access(data, F_OK), -1);
+            killed++;
+        } else {
+            assert_int_equal(status, 0);
+        }
+    }
+    assert_true(killed > 0);
+    test_path_free(data);
+    (void)repair(fixture);
+    expect_same(&fixture->before, &fixture->after);
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -442,6 +485,7 @@ int main(void)
         CASE(a_file_cut_short_keeps_its_rest),
         CASE(refusals),
         CASE(progress_is_told),
+        CASE(a_killed_repair_leaves_no_store),
     };
     return cmocka_run_group_tests_name("repair", tests, NULL, NULL);
 }
