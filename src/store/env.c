@@ -268,6 +268,12 @@ void env_close(struct env *env)
     *env = (struct env){0};
 }
 
+/* What is asked for is right: a file whose sizes the kernel refuses to map is damaged. */
+static enum hashtrie_status open_status(int code)
+{
+    return code == EINVAL ? HASHTRIE_ECORRUPT : env_status(code);
+}
+
 static enum hashtrie_status create(struct env *env, uint64_t map_bytes)
 {
     *env = (struct env){0};
@@ -505,7 +511,7 @@ enum hashtrie_status env_open(struct env *env, const char *directory, uint64_t m
     }
     status = create(env, map_bytes);
     if (status == HASHTRIE_OK) {
-        status = env_status(mdb_env_open(env->mdb, directory, MDB_NOTLS, FILE_MODE));
+        status = open_status(mdb_env_open(env->mdb, directory, MDB_NOTLS, FILE_MODE));
     }
     if (status == HASHTRIE_OK) {
         status = measure(env);
@@ -545,7 +551,7 @@ static enum hashtrie_status open_readonly(struct env *env, const char *directory
     *env = (struct env){0};
     enum hashtrie_status status = is_other_than_file(directory) ? HASHTRIE_EINVAL : create(env, 0);
     if (status == HASHTRIE_OK) {
-        status = env_status(
+        status = open_status(
             mdb_env_open(env->mdb, directory, MDB_NOTLS | MDB_RDONLY | flags, FILE_MODE));
     }
     if (status == HASHTRIE_OK) {

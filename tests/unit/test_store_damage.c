@@ -281,6 +281,29 @@ static void flipped_bits_never_keep_it_down(void **state)
     test_store_fini(&test);
 }
 
+/* Of a meta page each byte matters at opening: versions, addresses, sizes. */
+static void no_flip_in_a_meta_page_keeps_it_down(void **state)
+{
+    (void)state;
+    enum { FIRST = 16, LAST = 56, STEP = 7 };
+    static struct test_store test;
+    test_store_init(&test);
+    struct image image = make_image(&test);
+    for (size_t at = FIRST; at < LAST; at++) {
+        for (unsigned bit = at % 2 == 0 ? 2 : STEP; bit <= STEP; bit += 5) {
+            char what[64];
+            (void)snprintf(what, sizeof what, "bit %u at %#zx", bit, at);
+            image.bytes[at] ^= (unsigned char)(1U << bit);
+            put_image(&test, &image, NULL);
+            (void)come_up(&test, what);
+            image.bytes[at] ^= (unsigned char)(1U << bit);
+        }
+    }
+    test_free(image.bytes);
+    test_free(image.mark);
+    test_store_fini(&test);
+}
+
 static void a_cut_or_wiped_file_never_keeps_it_down(void **state)
 {
     (void)state;
@@ -460,6 +483,7 @@ int main(void)
         cmocka_unit_test(crashes_are_counted),
         cmocka_unit_test(the_newest_good_snapshot_takes_its_place),
         cmocka_unit_test(a_cut_or_wiped_file_never_keeps_it_down),
+        cmocka_unit_test(no_flip_in_a_meta_page_keeps_it_down),
         cmocka_unit_test(flipped_bits_never_keep_it_down),
     };
     test_store_prefer_memory();
