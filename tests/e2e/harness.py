@@ -57,7 +57,8 @@ class Program:
         self._closed = False
         full = {name: value for name, value in os.environ.items()
                 if not name.startswith(("HASHTRIE_CHUNK", "HASHTRIE_EVICTION", "HASHTRIE_TARGET",
-                                        "PREFIXAWARE_", "MEMORY_CHECK_", "STATE_DIRECTORY"))}
+                                        "PREFIXAWARE_", "MEMORY_CHECK_", "VLLM_API_KEY",
+                                        "STATE_DIRECTORY"))}
         full.update(environment or {})
         command = self.arguments
         passed = [socket.fileno() for socket in sockets]

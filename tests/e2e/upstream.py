@@ -63,7 +63,7 @@ class Upstream:
     asks for itself, GET /metrics, goes to `metrics(exchange)`, else has 404 for an answer; neither
     it nor its connection is counted."""
 
-    def __init__(self, handler, metrics=None):
+    def __init__(self, handler, metrics=None, tls=None):
         self.handler = handler
         self.metrics = metrics or (lambda exchange: exchange.answer(status="404 Not Found"))
         self.connections = 0
@@ -73,7 +73,8 @@ class Upstream:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port = self._listener.getsockname()[1]
         self.address = ("127.0.0.1", self.port)
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.tls = tls  # An ssl.SSLContext.
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
@@ -92,6 +93,9 @@ class Upstream:
         number = 0
         gone = threading.Event()
         try:
+            if self.tls:
+                connection = self.tls.wrap_socket(connection, server_side=True)
+                self._open.append(connection)
             while True:
                 while b"\r\n\r\n" not in pending:
                     data = connection.recv(65536)
