@@ -512,11 +512,13 @@ static void handshake_over(struct net_stream *stream, enum net_status status)
     if (tls->got_bytes || status == NET_OK || tls->peer != NULL) { /* Else: just looking. */
         tls_context_count(tls->context, status, SSL_session_reused(tls->ssl) == 1);
     }
+    bool connects = tls->peer != NULL;
     if (status != NET_OK) {
-        end(stream, status);
-    }
-    if (tls->peer != NULL) {
+        end(stream, status); /* May close the stream. */
+    } else if (connects) {
         unwatch(stream);
+    }
+    if (connects) { /* Its end is not told: nobody reads it yet. */
         connecting_secured(stream, status);
     }
 }

@@ -22,6 +22,7 @@ struct side {
     size_t written_calls;
     bool paused; /* Does not read when it begins. */
     bool stops;  /* Reading, after each piece. */
+    bool closes; /* From within on_end. */
     bool ended;
     enum net_status end_status;
     char own[64];
@@ -104,6 +105,10 @@ static void on_end(void *user, enum net_status status)
     assert_false(side->ended);
     side->ended = true;
     side->end_status = status;
+    if (side->closes) {
+        net_stream_close(side->stream);
+        side->stream = NULL;
+    }
     if (side->fixture->stop_at_end) {
         net_loop_stop(side->fixture->loop);
     }
@@ -656,6 +661,27 @@ static void who_speaks_http_is_told(void **state)
     assert_int_equal(net_tls_get_stats(fixture->server_tls).last_failure, NET_NOT_TLS);
 }
 
+/* What most users do. */
+static void a_stream_can_be_closed_when_its_handshake_has_failed(void **state)
+{
+    struct fixture *fixture = *state;
+    struct net_tls *kept = fixture->client_tls;
+    static const char *const texts[] = {"GET / HTTP/1.1\r\n\r\n", "neither TLS nor HTTP", ""};
+    for (size_t i = 0; i < 3; i++) { /* The last one says nothing: its time is up. */
+        fixture->server.closes = true;
+        fixture->client_tls = NULL;
+        connect_pair(fixture);
+        fixture->client_tls = kept;
+        struct span part = {texts[i], strlen(texts[i])};
+        assert_int_equal(net_stream_write(fixture->client.stream, &part, 1, NET_COPY), NET_OK);
+        fixture->stop_at_end = true;
+        while (!fixture->server.ended) {
+            net_loop_run(fixture->loop);
+        }
+        drop_pair(fixture);
+    }
+}
+
 static void a_handshake_has_to_come_in_time(void **state)
 {
     struct fixture *fixture = *state;
@@ -715,6 +741,7 @@ int main(void)
         TLS_TEST(bad_files_leave_what_is_loaded),
         TLS_TEST(clients_can_be_asked_for_certificates),
         TLS_TEST(who_speaks_http_is_told),
+        TLS_TEST(a_stream_can_be_closed_when_its_handshake_has_failed),
         TLS_TEST(a_handshake_has_to_come_in_time),
         TLS_TEST(what_is_written_before_the_handshake_waits_for_it),
     };
