@@ -10,7 +10,8 @@
  * What comes of bytes that OpenSSL holds when reading begins again is told from the loop's next
  * turn, by way of loop->ready.
  */
-#include <errno.h>
+#include "net/tls.h"
+
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
@@ -19,34 +20,10 @@
 
 #include "base/check.h"
 #include "base/clock.h"
-#include "net/internal.h"
 
 enum {
-    UNSENT_BYTES_MAX =
-        256 * 1024,       /* Of what OpenSSL says on its own to a peer that reads nothing. */
     DRAIN_READS_MAX = 16, /* Of what a client that speaks HTTP has sent. */
     DRAIN_BYTES = 4096,
-};
-
-struct tls {
-    struct net_stream *stream;
-    struct net_tls *context; /* Borrowed. */
-    SSL *ssl;
-    struct list handshake_link; /* In loop->handshakes. */
-    struct list ready_link;     /* In loop->ready. */
-    struct list waiting;        /* struct plain_write.link */
-    size_t waiting_bytes;
-    struct shutdown *shutdown;     /* Owned: to be done once `waiting` is empty. */
-    uint64_t generation;           /* Of the context's files. */
-    uint64_t deadline_ns;          /* Of a client's handshake. */
-    enum net_status socket_status; /* What the socket failed with; NET_EOF: ended. */
-    enum net_status end_status;
-    bool got_bytes;
-    bool watched;             /* libuv tells when the socket is readable. */
-    bool up;                  /* The handshake is done. */
-    bool ended;               /* Nothing more is read: end_status, told or to be told. */
-    bool broken;              /* Nothing can be written any more. */
-    struct net_address *peer; /* Owned; NULL: it is the client. */
 };
 
 /* Bytes of one write that are not enciphered yet. */
@@ -57,113 +34,6 @@ struct plain_write {
     struct span parts[NET_WRITE_PARTS_MAX];
     char copy[]; /* NET_COPY: the bytes. */
 };
-
-/* ---- The socket, as OpenSSL sees it ---- */
-
-static int on_bio_read(BIO *bio, char *bytes, int size)
-{
-    struct net_stream *stream = BIO_get_data(bio);
-    struct tls *tls = stream->tls;
-    int descriptor = -1;
-    BIO_clear_retry_flags(bio);
-    if (!stream_descriptor(stream, &descriptor)) {
-        tls->socket_status = NET_RESET;
-        return -1;
-    }
-    ssize_t got = recv(descriptor, bytes, (size_t)size, 0);
-    if (got > 0) {
-        tls->got_bytes = true;
-    } else if (got == 0) {
-        tls->socket_status = NET_EOF;
-    } else if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) {
-        BIO_set_retry_read(bio);
-    } else {
-        tls->socket_status = net_status_of(uv_translate_sys_error(errno));
-    }
-    return (int)got;
-}
-
-static int on_bio_write(BIO *bio, const char *bytes, int size)
-{
-    struct net_stream *stream = BIO_get_data(bio);
-    struct tls *tls = stream->tls;
-    BIO_clear_retry_flags(bio);
-    uv_buf_t part = uv_buf_init(stream_without_const(bytes), (unsigned)size);
-    enum net_status status = stream_unsent(stream) > UNSENT_BYTES_MAX
-                                 ? NET_NO_MEMORY
-                                 : stream_send(stream, &part, 1, NET_COPY);
-    if (status != NET_OK) {
-        tls->socket_status = status;
-        return -1;
-    }
-    return size;
-}
-
-static long on_bio_control(BIO *bio, int command, long number, void *pointer)
-{
-    (void)bio;
-    (void)number;
-    (void)pointer;
-    return command == BIO_CTRL_FLUSH ? 1 : 0;
-}
-
-BIO_METHOD *tls_bio_method_new(void)
-{
-    BIO_METHOD *method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "stream");
-    if (method == NULL) {
-        return NULL;
-    }
-    (void)BIO_meth_set_read(method, on_bio_read); /* These three never fail. */
-    (void)BIO_meth_set_write(method, on_bio_write);
-    (void)BIO_meth_set_ctrl(method, on_bio_control);
-    return method;
-}
-
-/* ---- What went wrong ---- */
-
-static enum net_status verification_status(long result)
-{
-    switch (result) {
-    case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
-    case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
-    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
-    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
-    case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
-        return NET_UNTRUSTED;
-    case X509_V_ERR_CERT_HAS_EXPIRED:
-    case X509_V_ERR_CERT_NOT_YET_VALID:
-        return NET_EXPIRED;
-    case X509_V_ERR_HOSTNAME_MISMATCH:
-    case X509_V_ERR_IP_ADDRESS_MISMATCH:
-        return NET_OTHER_NAME;
-    default:
-        return NET_BAD_CERTIFICATE;
-    }
-}
-
-static bool is_http(int reason)
-{
-    return reason == SSL_R_HTTP_REQUEST || reason == SSL_R_HTTPS_PROXY_REQUEST;
-}
-
-/* Of the call of OpenSSL that has just failed for good. */
-static enum net_status failure_status(const struct tls *tls)
-{
-    if (tls->socket_status != NET_OK) {
-        return tls->socket_status == NET_EOF ? NET_CUT : tls->socket_status;
-    }
-    int reason = ERR_GET_REASON(ERR_peek_error());
-    if (is_http(reason) || reason == SSL_R_WRONG_VERSION_NUMBER) {
-        return NET_NOT_TLS;
-    }
-    if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED) {
-        return verification_status(SSL_get_verify_result(tls->ssl));
-    }
-    if (reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE) {
-        return NET_NO_CERTIFICATE;
-    }
-    return reason > SSL_AD_REASON_OFFSET ? NET_REJECTED : NET_TLS_FAILED; /* An alert came. */
-}
 
 /* ---- The end of reading ---- */
 
@@ -217,7 +87,7 @@ static void end(struct net_stream *stream, enum net_status status)
 static enum net_status break_off(struct tls *tls)
 {
     tls->broken = true;
-    enum net_status status = failure_status(tls);
+    enum net_status status = tls_failure_status(tls);
     return status == NET_CUT ? NET_RESET : status;
 }
 
@@ -403,7 +273,7 @@ static bool decipher(struct tls *tls, char *space, size_t size, size_t *got, boo
     *got = 0;
     int error = SSL_get_error(tls->ssl, 0);
     *ended = error != SSL_ERROR_WANT_READ;
-    *status = error == SSL_ERROR_ZERO_RETURN ? NET_EOF : failure_status(tls);
+    *status = error == SSL_ERROR_ZERO_RETURN ? NET_EOF : tls_failure_status(tls);
     return false;
 }
 
@@ -542,8 +412,8 @@ static bool shake_hands(struct net_stream *stream)
         return !stream->closed && stream->reading;
     }
     if (SSL_get_error(tls->ssl, result) != SSL_ERROR_WANT_READ) {
-        enum net_status status = failure_status(tls);
-        if (is_http(ERR_GET_REASON(ERR_peek_error()))) {
+        enum net_status status = tls_failure_status(tls);
+        if (tls_failed_by_http()) {
             answer_plainly(stream);
         }
         handshake_over(stream, status);
