@@ -5,7 +5,7 @@
 
 #include "base/check.h"
 
-enum { BUF_BYTES_FIRST = 256 };
+enum { BUF_BYTES_FIRST = 256, DIGITS_MAX = 20 };
 
 void buf_init(struct buf *buf, struct mem *mem, size_t size_max)
 {
@@ -59,6 +59,17 @@ bool buf_append(struct buf *buf, const void *bytes, size_t size)
 bool buf_append_text(struct buf *buf, const char *text)
 {
     return buf_append(buf, text, strlen(text));
+}
+
+bool buf_append_number(struct buf *buf, uint64_t number)
+{
+    char digits[DIGITS_MAX];
+    size_t begin = sizeof digits;
+    do {
+        digits[--begin] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number > 0);
+    return buf_append(buf, digits + begin, sizeof digits - begin);
 }
 
 bool buf_printf(struct buf *buf, const char *format, ...)

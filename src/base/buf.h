@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/mem.h"
 
@@ -25,6 +26,7 @@ void buf_fini(struct buf *buf); /* Frees the memory; the buffer is empty and usa
 bool buf_reserve(struct buf *buf, size_t extra); /* Room for `extra` more bytes behind `size`. */
 bool buf_append(struct buf *buf, const void *bytes, size_t size);
 bool buf_append_text(struct buf *buf, const char *text);
+bool buf_append_number(struct buf *buf, uint64_t number); /* In decimal. */
 __attribute__((format(printf, 2, 3))) bool buf_printf(struct buf *buf, const char *format, ...);
 
 #endif

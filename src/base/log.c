@@ -98,7 +98,7 @@ static bool put_value(struct log *log, const struct log_field *field)
     struct buf *out = &log->lines;
     switch (field->kind) {
     case LOG_FIELD_COUNT:
-        return buf_printf(out, "%llu", (unsigned long long)field->count);
+        return buf_append_number(out, field->count);
     case LOG_FIELD_SECONDS:
         return buf_printf(out, "%llu.%06llu", (unsigned long long)(field->count / CLOCK_NS_PER_S),
                           (unsigned long long)(field->count % CLOCK_NS_PER_S / CLOCK_NS_PER_US));

@@ -11,6 +11,12 @@ struct span {
     size_t size;
 };
 
+/* Of a literal, where an initializer has to be constant. */
+#define SPAN(text)               \
+    {                            \
+        (text), sizeof(text) - 1 \
+    }
+
 static inline struct span span_of(const char *text)
 {
     return (struct span){.data = text, .size = strlen(text)};
@@ -31,18 +37,23 @@ static inline char span_lower(char byte)
     return (char)(byte >= 'A' && byte <= 'Z' ? byte | 0x20 : byte);
 }
 
-/* ASCII letters without regard to case; `text` in lower case. */
-static inline bool span_is_nocase(struct span span, const char *text)
+/* ASCII letters without regard to case. */
+static inline bool span_equal_nocase(struct span a, struct span b)
 {
-    if (span.size != strlen(text)) {
+    if (a.size != b.size) {
         return false;
     }
-    for (size_t i = 0; i < span.size; i++) {
-        if (span_lower(span.data[i]) != text[i]) {
+    for (size_t i = 0; i < a.size; i++) {
+        if (span_lower(a.data[i]) != span_lower(b.data[i])) {
             return false;
         }
     }
     return true;
+}
+
+static inline bool span_is_nocase(struct span span, const char *text)
+{
+    return span_equal_nocase(span, span_of(text));
 }
 
 /* Without blanks and tabs at both ends. */

@@ -5,8 +5,9 @@ enum { KEEP_ALIVE_DIGITS_MAX = 6 };
 
 struct span http_header(const struct http_head *head, const char *name)
 {
+    struct span wanted = span_of(name);
     for (size_t i = 0; i < head->header_count; i++) {
-        if (span_is_nocase(head->headers[i].name, name)) {
+        if (span_equal_nocase(head->headers[i].name, wanted)) {
             return head->headers[i].value;
         }
     }
@@ -49,44 +50,37 @@ struct http_keep_alive http_keep_alive_of(const struct http_head *head)
     return said;
 }
 
-static bool names_equal(struct span a, struct span b)
+static bool is_among(struct span name, const struct span *names, size_t count)
 {
-    if (a.size != b.size) {
-        return false;
-    }
-    for (size_t i = 0; i < a.size; i++) {
-        if (span_lower(a.data[i]) != span_lower(b.data[i])) {
-            return false;
+    for (size_t i = 0; i < count; i++) {
+        if (span_equal_nocase(name, names[i])) {
+            return true;
         }
     }
-    return true;
+    return false;
 }
 
 bool http_is_hop_by_hop(const struct http_head *head, struct span name)
 {
-    static const char *const own[] = {"connection",
-                                      "keep-alive",
-                                      "proxy-connection",
-                                      "proxy-authenticate",
-                                      "proxy-authorization",
-                                      "proxy-authentication-info",
-                                      "te",
-                                      "trailer",
-                                      "transfer-encoding",
-                                      "upgrade",
-                                      "http2-settings"};
-    for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
-        if (span_is_nocase(name, own[i])) {
-            return true;
-        }
+    static const struct span own[] = {SPAN("connection"),
+                                      SPAN("keep-alive"),
+                                      SPAN("proxy-connection"),
+                                      SPAN("proxy-authenticate"),
+                                      SPAN("proxy-authorization"),
+                                      SPAN("proxy-authentication-info"),
+                                      SPAN("te"),
+                                      SPAN("trailer"),
+                                      SPAN("transfer-encoding"),
+                                      SPAN("upgrade"),
+                                      SPAN("http2-settings")};
+    if (is_among(name, own, sizeof own / sizeof *own)) {
+        return true;
     }
     /* They frame, route and describe the message: nobody may have them dropped by naming them. */
-    static const char *const kept[] = {"content-length", "host", "content-type",
-                                       "content-encoding"};
-    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
-        if (span_is_nocase(name, kept[i])) {
-            return false;
-        }
+    static const struct span kept[] = {SPAN("content-length"), SPAN("host"), SPAN("content-type"),
+                                       SPAN("content-encoding")};
+    if (is_among(name, kept, sizeof kept / sizeof *kept)) {
+        return false;
     }
     for (size_t i = 0; i < head->header_count; i++) {
         if (!span_is_nocase(head->headers[i].name, "connection")) {
@@ -95,7 +89,7 @@ bool http_is_hop_by_hop(const struct http_head *head, struct span name)
         struct span list = head->headers[i].value;
         struct span item;
         while (span_next_item(&list, &item)) {
-            if (names_equal(item, name)) {
+            if (span_equal_nocase(item, name)) {
                 return true;
             }
         }
@@ -116,7 +110,9 @@ bool http_write_request_line(struct buf *out, struct span method, struct span ta
 
 bool http_write_status_line(struct buf *out, unsigned status)
 {
-    return buf_printf(out, "HTTP/1.1 %u %s\r\n", status, http_reason(status));
+    return buf_append_text(out, "HTTP/1.1 ") && buf_append_number(out, status) &&
+           buf_append_text(out, " ") && buf_append_text(out, http_reason(status)) &&
+           buf_append_text(out, "\r\n");
 }
 
 bool http_write_header(struct buf *out, struct span name, struct span value)
@@ -132,7 +128,8 @@ bool http_write_header_text(struct buf *out, const char *name, const char *value
 
 bool http_write_header_number(struct buf *out, const char *name, uint64_t value)
 {
-    return buf_printf(out, "%s: %llu\r\n", name, (unsigned long long)value);
+    return buf_append_text(out, name) && buf_append_text(out, ": ") &&
+           buf_append_number(out, value) && buf_append_text(out, "\r\n");
 }
 
 bool http_write_head_end(struct buf *out)

@@ -194,7 +194,7 @@ void json_write_int(struct json_writer *writer, int64_t number)
 void json_write_uint(struct json_writer *writer, uint64_t number)
 {
     begin_value(writer);
-    writer->failed = writer->failed || !buf_printf(writer->out, "%" PRIu64, number);
+    writer->failed = writer->failed || !buf_append_number(writer->out, number);
 }
 
 void json_write_double(struct json_writer *writer, double number)

@@ -1,6 +1,4 @@
 /* The first state of a request, READING: its head, its body, and what is refused before routing. */
-#include <stdio.h>
-
 #include "base/check.h"
 #include "base/random.h"
 #include "proxy/conn.h"
@@ -19,6 +17,7 @@ void request_free_body(struct request *request)
     request->body_reserved = 0;
 }
 
+/* As RFC 9562 has them. */
 static void make_id(struct request *request)
 {
     struct worker *worker = request->worker;
@@ -26,13 +25,17 @@ static void make_id(struct request *request)
     uint64_t a = random_next(&random);
     uint64_t b = random_next(&random) ^ worker->random_id[1];
     worker->random_id[0] = random.state;
-    char text[REQUEST_ID_BYTES + 1];
-    int size = snprintf(text, sizeof text, "%08x-%04x-4%03x-%04x-%012llx", (unsigned)(a >> 32),
-                        (unsigned)(a >> 16) & 0xffffU, (unsigned)a & 0xfffU,
-                        ((unsigned)(b >> 48) & 0x3fffU) | 0x8000U,
-                        (unsigned long long)(b & UINT64_C(0xffffffffffff)));
+    a = (a & ~UINT64_C(0xf000)) | UINT64_C(0x4000); /* Version 4. */
+    b = (b & ~(UINT64_C(3) << 62)) | (UINT64_C(1) << 63);
+    size_t size = 0;
+    for (unsigned i = 0; i < 32; i++) {
+        if (i == 8 || i == 12 || i == 16 || i == 20) {
+            request->id_text[size++] = '-';
+        }
+        uint64_t half = i < 16 ? a : b;
+        request->id_text[size++] = "0123456789abcdef"[half >> (60 - i % 16 * 4) & 15];
+    }
     CHECK(size == REQUEST_ID_BYTES);
-    memcpy(request->id_text, text, REQUEST_ID_BYTES);
     request->id = (struct span){.data = request->id_text, .size = REQUEST_ID_BYTES};
 }
 
