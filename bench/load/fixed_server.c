@@ -15,7 +15,8 @@ enum {
     READ_BYTES = 256 * 1024,
     HEAD_BYTES_MAX = 16 * 1024,
     BACKLOG = 4096,
-    EVENT_LINES_BYTES = 160,
+    EVENT_BYTES = 512,
+    EVENT_FILLER_BYTES = 110,
 };
 
 struct server {
@@ -80,9 +81,9 @@ static void on_written(uv_write_t *request, int status)
 }
 
 /* What the socket does not take at once is copied. */
-static void put(struct connection *connection, const char *bytes, size_t size)
+static void put(struct connection *connection, char *bytes, size_t size)
 {
-    uv_buf_t buf = uv_buf_init((char *)(uintptr_t)bytes, (unsigned)size);
+    uv_buf_t buf = uv_buf_init(bytes, (unsigned)size);
     int done = uv_try_write((uv_stream_t *)&connection->tcp, &buf, 1);
     size_t sent = done < 0 ? 0 : (size_t)done;
     if (sent == size || (done < 0 && done != UV_EAGAIN)) {
@@ -109,7 +110,8 @@ static void next_event(uv_timer_t *timer)
     if (connection->events_left > 0) {
         (void)uv_timer_start(timer, next_event, server->interval_ms, 0);
     } else if (!server->hold) {
-        put(connection, "0\r\n\r\n", 5);
+        char last[] = "0\r\n\r\n";
+        put(connection, last, sizeof last - 1);
     }
 }
 
@@ -235,36 +237,40 @@ static void *must(void *pointer)
     return pointer;
 }
 
-static void make_answers(struct server *server, size_t body_bytes)
+static void make_answer(struct server *server, size_t body_bytes)
 {
-    static const char prefix[] =
-        "{\"choices\":[{\"message\":{\"role\":\"assistant\",\"content\":\"";
-    static const char suffix[] = "\"}}]}";
-    size_t filler = sizeof prefix + sizeof suffix - 2;
-    filler = body_bytes > filler ? body_bytes - filler : 1;
-    size_t total = sizeof prefix + sizeof suffix - 2 + filler;
-    server->answer = must(malloc(total + 256));
-    int head = snprintf(server->answer, 256,
+    static const char around[] = "{\"choices\":[{\"message\":{\"content\":\"\"}}]}";
+    size_t filler = body_bytes > sizeof around ? body_bytes - (sizeof around - 1) : 1;
+    char *text = must(malloc(filler + 1));
+    memset(text, 'x', filler);
+    text[filler] = '\0';
+    size_t room = filler + HEAD_BYTES_MAX;
+    server->answer = must(malloc(room));
+    int size = snprintf(server->answer, room,
                         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-                        "Content-Length: %zu\r\n\r\n",
-                        total);
-    char *at = server->answer + head;
-    memcpy(at, prefix, sizeof prefix - 1);
-    memset(at + sizeof prefix - 1, 'x', filler);
-    memcpy(at + sizeof prefix - 1 + filler, suffix, sizeof suffix - 1);
-    server->answer_size = (size_t)head + total;
-    server->stream_head =
-        (char *)(uintptr_t) "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
-                            "Transfer-Encoding: chunked\r\n\r\n";
-    server->stream_head_size = strlen(server->stream_head);
-    char event[EVENT_LINES_BYTES + 1];
-    memset(event, 'y', sizeof event);
-    memcpy(event, "data: {\"choices\":[{\"delta\":{\"content\":\"", 39);
-    memcpy(event + EVENT_LINES_BYTES - 7, "\"}}]}\n\n", 7);
-    server->event = must(malloc(EVENT_LINES_BYTES + 32));
-    int size = snprintf(server->event, EVENT_LINES_BYTES + 32, "%x\r\n%.*s\r\n", EVENT_LINES_BYTES,
-                        EVENT_LINES_BYTES, event);
+                        "Content-Length: %zu\r\n\r\n"
+                        "{\"choices\":[{\"message\":{\"content\":\"%s\"}}]}",
+                        sizeof around - 1 + filler, text);
+    server->answer_size = (size_t)size;
+    free(text);
+}
+
+static void make_stream(struct server *server)
+{
+    char event[EVENT_BYTES + 1];
+    char filler[EVENT_FILLER_BYTES + 1];
+    memset(filler, 'y', EVENT_FILLER_BYTES);
+    filler[EVENT_FILLER_BYTES] = '\0';
+    int size = snprintf(event, sizeof event,
+                        "data: {\"choices\":[{\"delta\":{\"content\":\"%s\"}}]}\n\n", filler);
+    server->event = must(malloc(HEAD_BYTES_MAX));
+    size = snprintf(server->event, HEAD_BYTES_MAX, "%x\r\n%s\r\n", (unsigned)size, event);
     server->event_size = (size_t)size;
+    server->stream_head = must(malloc(HEAD_BYTES_MAX));
+    size = snprintf(server->stream_head, HEAD_BYTES_MAX,
+                    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
+                    "Transfer-Encoding: chunked\r\n\r\n");
+    server->stream_head_size = (size_t)size;
 }
 
 static void usage(void)
@@ -307,7 +313,8 @@ int main(int argc, char **argv)
         }
     }
     (void)signal(SIGPIPE, SIG_IGN);
-    make_answers(&server, body_bytes);
+    make_answer(&server, body_bytes);
+    make_stream(&server);
     struct sockaddr_in address;
     (void)uv_loop_init(&server.loop);
     (void)uv_ip4_addr("127.0.0.1", 0, &address);

@@ -163,10 +163,12 @@ static int on_body(llhttp_t *parser, const char *bytes, size_t size)
     if (load->options.stream) {
         const char *end = bytes + size;
         for (const char *at = bytes; (at = memchr(at, '\n', (size_t)(end - at))) != NULL; at++) {
-            char before = at > bytes ? at[-1] : connection->last;
+            char before = (char)(at > bytes ? at[-1] : connection->last);
             load->event_count += before == '\n' ? 1 : 0;
         }
-        connection->last = size > 0 ? bytes[size - 1] : connection->last;
+        if (size > 0) {
+            connection->last = bytes[size - 1];
+        }
     }
     return 0;
 }
@@ -294,7 +296,7 @@ static void fill(struct load *load, char *out, size_t size)
 {
     for (size_t i = 0; i < size; i++) {
         uint64_t draw = random_next(load) >> 56;
-        out[i] = draw < 40 ? ' ' : (char)('a' + draw % 26);
+        out[i] = " abcdefghijklmnopqrstuvwxyz"[draw < 40 ? 0 : 1 + draw % 26];
     }
 }
 

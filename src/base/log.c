@@ -70,7 +70,7 @@ static bool put_text(struct buf *out, struct span text, bool escaped, bool ascii
             *end++ = '\\';
         }
         bool odd = byte < ' ' || byte == 0x7f || (ascii && byte > 0x7f);
-        *end++ = odd ? '?' : (char)byte;
+        *end++ = (char)(odd ? '?' : text.data[i]);
     }
     out->size = (size_t)(end - out->data);
     return true;
@@ -86,7 +86,8 @@ static bool put_quoted(struct log *log, struct span text)
 static bool needs_quotes(struct span text)
 {
     for (size_t i = 0; i < text.size; i++) {
-        if (text.data[i] <= ' ' || memchr("\"\\=", text.data[i], 3) != NULL) {
+        char byte = text.data[i];
+        if (byte <= ' ' || byte == '"' || byte == '\\' || byte == '=') {
             return true;
         }
     }

@@ -49,6 +49,7 @@ static bool can_be_read(const char *file, char *problem)
 }
 
 /* A key with a passphrase is refused; OpenSSL would ask for it at the terminal. */
+/* NOLINTNEXTLINE(readability-non-const-parameter): the type is OpenSSL's. */
 static int on_passphrase(char *text, int size, int writing, void *user)
 {
     (void)text;

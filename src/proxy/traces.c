@@ -95,6 +95,39 @@ bool traces_write_parent(const struct request *request, struct buf *out)
                              (struct span){.data = parent, .size = sizeof parent});
 }
 
+struct attributes {
+    struct trace_attribute list[TRACE_ATTRIBUTES_MAX];
+    size_t count;
+};
+
+static void add_text(struct attributes *to, const char *name, struct span text)
+{
+    to->list[to->count++] = (struct trace_attribute){.name = name, .text = text};
+}
+
+static void add_count(struct attributes *to, const char *name, uint64_t count)
+{
+    to->list[to->count++] = (struct trace_attribute){.name = name, .count = count};
+}
+
+static void describe(const struct request *request, struct attributes *to)
+{
+    const struct router *router = request->worker->router;
+    add_text(to, "http.request.method", request->method);
+    add_text(to, "url.path", path_of(request->target));
+    add_count(to, "http.response.status_code", request->status);
+    add_text(to, "hashtrie.request_id", request->id);
+    if (!request->routed) {
+        return;
+    }
+    add_text(to, "gen_ai.request.model", span_of(route_model_name(router->fleet, request->model)));
+    add_text(to, "hashtrie.endpoint", span_of(router->backends[request->choice.endpoint].url));
+    add_text(to, "hashtrie.decision", span_of(route_outcome_name(request->choice.outcome)));
+    add_count(to, "hashtrie.failed_tries", request->excluded_count);
+    add_count(to, "hashtrie.prompt_bytes", request->prompt_bytes);
+    add_count(to, "hashtrie.matched_bytes", request->choice.held_bytes);
+}
+
 void traces_end(const struct request *request)
 {
     struct router *router = request->worker->router;
@@ -103,32 +136,8 @@ void traces_end(const struct request *request)
     }
     uint64_t now_ns = net_now_ns();
     uint64_t unix_ns = net_unix_ns();
-    struct trace_attribute attributes[TRACE_ATTRIBUTES_MAX];
-    size_t count = 0;
-    attributes[count++] =
-        (struct trace_attribute){.name = "http.request.method", .text = request->method};
-    attributes[count++] = (struct trace_attribute){.name = "url.path", .text = request->target};
-    attributes[count++] =
-        (struct trace_attribute){.name = "http.response.status_code", .count = request->status};
-    attributes[count++] =
-        (struct trace_attribute){.name = "hashtrie.request_id", .text = request->id};
-    if (request->routed) {
-        attributes[count++] = (struct trace_attribute){
-            .name = "gen_ai.request.model",
-            .text = span_of(route_model_name(router->fleet, request->model))};
-        attributes[count++] = (struct trace_attribute){
-            .name = "hashtrie.endpoint",
-            .text = span_of(router->backends[request->choice.endpoint].url)};
-        attributes[count++] =
-            (struct trace_attribute){.name = "hashtrie.decision",
-                                     .text = span_of(route_outcome_name(request->choice.outcome))};
-        attributes[count++] = (struct trace_attribute){.name = "hashtrie.failed_tries",
-                                                       .count = request->excluded_count};
-        attributes[count++] = (struct trace_attribute){.name = "hashtrie.prompt_bytes",
-                                                       .count = request->prompt_bytes};
-        attributes[count++] = (struct trace_attribute){.name = "hashtrie.matched_bytes",
-                                                       .count = request->choice.held_bytes};
-    }
+    struct attributes attributes = {.count = 0};
+    describe(request, &attributes);
     struct trace_span span = {
         .context = &request->trace,
         .name = request->method,
@@ -136,8 +145,8 @@ void traces_end(const struct request *request)
         .first_byte_unix_ns = request->answer_ns == 0 ? 0 : unix_ns - (now_ns - request->answer_ns),
         .end_unix_ns = unix_ns,
         .failed = request->cut || request->status >= STATUS_SERVER_ERROR,
-        .attributes = attributes,
-        .attribute_count = count,
+        .attributes = attributes.list,
+        .attribute_count = attributes.count,
     };
     trace_exporter_add(router->traces, &span);
 }
