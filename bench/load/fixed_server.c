@@ -11,6 +11,8 @@
 #include <strings.h>
 #include <uv.h>
 
+#include "load/tool.h"
+
 enum {
     READ_BYTES = 256 * 1024,
     HEAD_BYTES_MAX = 16 * 1024,
@@ -46,12 +48,6 @@ struct connection {
     unsigned events_left;
     unsigned open_handles;
 };
-
-static void die(const char *what, int error)
-{
-    (void)fprintf(stderr, "fixed-server: %s: %s\n", what, uv_strerror(error));
-    exit(1);
-}
 
 static void on_closed(uv_handle_t *handle)
 {
@@ -91,7 +87,7 @@ static void put(struct connection *connection, char *bytes, size_t size)
     }
     struct write *write = malloc(sizeof *write + size - sent);
     if (write == NULL) {
-        die("memory", UV_ENOMEM);
+        tool_die("memory", UV_ENOMEM);
     }
     write->request.data = write;
     memcpy(write->bytes, bytes + sent, size - sent);
@@ -229,23 +225,15 @@ static void on_accept(uv_stream_t *listener, int status)
     (void)uv_read_start((uv_stream_t *)&connection->tcp, on_alloc, on_read);
 }
 
-static void *must(void *pointer)
-{
-    if (pointer == NULL) {
-        die("memory", UV_ENOMEM);
-    }
-    return pointer;
-}
-
 static void make_answer(struct server *server, size_t body_bytes)
 {
     static const char around[] = "{\"choices\":[{\"message\":{\"content\":\"\"}}]}";
     size_t filler = body_bytes > sizeof around ? body_bytes - (sizeof around - 1) : 1;
-    char *text = must(malloc(filler + 1));
+    char *text = tool_must(malloc(filler + 1));
     memset(text, 'x', filler);
     text[filler] = '\0';
     size_t room = filler + HEAD_BYTES_MAX;
-    server->answer = must(malloc(room));
+    server->answer = tool_must(malloc(room));
     int size = snprintf(server->answer, room,
                         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
                         "Content-Length: %zu\r\n\r\n"
@@ -263,10 +251,10 @@ static void make_stream(struct server *server)
     filler[EVENT_FILLER_BYTES] = '\0';
     int size = snprintf(event, sizeof event,
                         "data: {\"choices\":[{\"delta\":{\"content\":\"%s\"}}]}\n\n", filler);
-    server->event = must(malloc(HEAD_BYTES_MAX));
+    server->event = tool_must(malloc(HEAD_BYTES_MAX));
     size = snprintf(server->event, HEAD_BYTES_MAX, "%x\r\n%s\r\n", (unsigned)size, event);
     server->event_size = (size_t)size;
-    server->stream_head = must(malloc(HEAD_BYTES_MAX));
+    server->stream_head = tool_must(malloc(HEAD_BYTES_MAX));
     size = snprintf(server->stream_head, HEAD_BYTES_MAX,
                     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
                     "Transfer-Encoding: chunked\r\n\r\n");
@@ -285,16 +273,6 @@ static void usage(void)
     exit(2);
 }
 
-static unsigned long number(int argc, char **argv, int at)
-{
-    char *end = NULL;
-    unsigned long value = at < argc ? strtoul(argv[at], &end, 10) : 0;
-    if (end == NULL || *end != '\0' || end == argv[at]) {
-        usage();
-    }
-    return value;
-}
-
 int main(int argc, char **argv)
 {
     static struct server server = {.event_count = 200};
@@ -303,11 +281,11 @@ int main(int argc, char **argv)
         if (strcmp(argv[i], "--hold") == 0) {
             server.hold = true;
         } else if (strcmp(argv[i], "--body-bytes") == 0) {
-            body_bytes = number(argc, argv, ++i);
+            body_bytes = (size_t)tool_number(argc, argv, ++i, usage);
         } else if (strcmp(argv[i], "--events") == 0) {
-            server.event_count = (unsigned)number(argc, argv, ++i);
+            server.event_count = (unsigned)tool_number(argc, argv, ++i, usage);
         } else if (strcmp(argv[i], "--interval-ms") == 0) {
-            server.interval_ms = number(argc, argv, ++i);
+            server.interval_ms = (uint64_t)tool_number(argc, argv, ++i, usage);
         } else {
             usage();
         }
@@ -323,7 +301,7 @@ int main(int argc, char **argv)
     int error = uv_tcp_bind(&server.listener, (const struct sockaddr *)&address, 0);
     error = error < 0 ? error : uv_listen((uv_stream_t *)&server.listener, BACKLOG, on_accept);
     if (error < 0) {
-        die("cannot listen", error);
+        tool_die("cannot listen", error);
     }
     int size = sizeof address;
     (void)uv_tcp_getsockname(&server.listener, (struct sockaddr *)&address, &size);

@@ -14,6 +14,9 @@
 #include <unistd.h>
 #include <uv.h>
 
+#include "base/random.h"
+#include "load/tool.h"
+
 enum {
     READ_BYTES = 256 * 1024,
     HEAD_ROOM = 256,
@@ -53,7 +56,7 @@ struct load {
     size_t *request_sizes;
     struct connection *connections;
     struct connection *idle;
-    uint64_t random;
+    struct random random;
     uint64_t begin_ns;
     uint64_t end_ns;
     int due_fd;
@@ -82,20 +85,6 @@ struct connection {
     bool keep_alive;
     char last; /* Byte of the body, for events that are cut. */
 };
-
-static void die(const char *what, int error)
-{
-    (void)fprintf(stderr, "load-gen: %s: %s\n", what, uv_strerror(error));
-    exit(1);
-}
-
-static uint64_t random_next(struct load *load)
-{
-    uint64_t z = (load->random += UINT64_C(0x9e3779b97f4a7c15));
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
 
 static void sample(struct samples *samples, uint64_t nanoseconds)
 {
@@ -226,7 +215,7 @@ static void on_written(uv_write_t *request, int status)
 static void ask(struct connection *connection, uint64_t due_ns)
 {
     struct load *load = connection->load;
-    size_t number = (size_t)(random_next(load) >> 32) % load->options.prompts;
+    size_t number = (size_t)(random_next(&load->random) >> 32) % load->options.prompts;
     connection->due_ns = due_ns;
     connection->busy = true;
     connection->got_body = false;
@@ -277,25 +266,17 @@ static void open_connection(struct connection *connection)
     int error = uv_tcp_connect(&connection->connect, &connection->tcp,
                                (const struct sockaddr *)&load->address, on_connected);
     if (error < 0) {
-        die("cannot connect", error);
+        tool_die("cannot connect", error);
     }
 }
 
 /* ---- Bodies ---- */
 
-static void *must(void *pointer)
-{
-    if (pointer == NULL) {
-        die("memory", UV_ENOMEM);
-    }
-    return pointer;
-}
-
 /* Words of small letters, as tokens of a prompt go. */
 static void fill(struct load *load, char *out, size_t size)
 {
     for (size_t i = 0; i < size; i++) {
-        uint64_t draw = random_next(load) >> 56;
+        uint64_t draw = random_next(&load->random) >> 56;
         out[i] = " abcdefghijklmnopqrstuvwxyz"[draw < 40 ? 0 : 1 + draw % 26];
     }
 }
@@ -303,8 +284,8 @@ static void fill(struct load *load, char *out, size_t size)
 static void make_requests(struct load *load)
 {
     const struct options *options = &load->options;
-    load->requests = must(calloc(options->prompts, sizeof *load->requests));
-    load->request_sizes = must(calloc(options->prompts, sizeof *load->request_sizes));
+    load->requests = tool_must(calloc(options->prompts, sizeof *load->requests));
+    load->request_sizes = tool_must(calloc(options->prompts, sizeof *load->request_sizes));
     for (unsigned i = 0; i < options->prompts; i++) {
         char start[256];
         static const char end[] = "\"}]}";
@@ -315,7 +296,7 @@ static void make_requests(struct load *load)
                      options->model, options->stream ? "true" : "false");
         size_t around = (size_t)start_size + sizeof end - 1;
         size_t text = options->body_bytes > around ? options->body_bytes - around : 1;
-        char *request = must(malloc(HEAD_ROOM + around + text));
+        char *request = tool_must(malloc(HEAD_ROOM + around + text));
         int head = snprintf(request, HEAD_ROOM,
                             "POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\n"
                             "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
@@ -347,7 +328,7 @@ static void arm(struct load *load)
     struct itimerspec when = {.it_value = {.tv_sec = (time_t)(at_ns / 1000000000),
                                            .tv_nsec = (long)(at_ns % 1000000000)}};
     if (timerfd_settime(load->due_fd, TFD_TIMER_ABSTIME, &when, NULL) != 0) {
-        die("timerfd_settime", uv_translate_sys_error(errno));
+        tool_die("timerfd_settime", uv_translate_sys_error(errno));
     }
 }
 
@@ -452,22 +433,12 @@ static void usage(void)
     exit(2);
 }
 
-static double number(int argc, char **argv, int at)
-{
-    char *end = NULL;
-    double value = at < argc ? strtod(argv[at], &end) : 0;
-    if (end == NULL || *end != '\0' || end == argv[at] || value < 0) {
-        usage();
-    }
-    return value;
-}
-
 static void read_options(int argc, char **argv, struct load *load)
 {
     struct options *options = &load->options;
     *options = (struct options){
         .connections = 32, .seconds = 5, .body_bytes = 1024, .prompts = 512, .model = "bench"};
-    load->random = 1;
+    load->random.state = 1;
     for (int i = 1; i < argc; i++) {
         const char *name = argv[i];
         if (strcmp(name, "--stream") == 0) {
@@ -477,19 +448,19 @@ static void read_options(int argc, char **argv, struct load *load)
         } else if (strcmp(name, "--model") == 0 && i + 1 < argc) {
             options->model = argv[++i];
         } else if (strcmp(name, "--port") == 0) {
-            options->port = (int)number(argc, argv, ++i);
+            options->port = (int)tool_number(argc, argv, ++i, usage);
         } else if (strcmp(name, "--connections") == 0) {
-            options->connections = (unsigned)number(argc, argv, ++i);
+            options->connections = (unsigned)tool_number(argc, argv, ++i, usage);
         } else if (strcmp(name, "--seconds") == 0) {
-            options->seconds = number(argc, argv, ++i);
+            options->seconds = tool_number(argc, argv, ++i, usage);
         } else if (strcmp(name, "--rate") == 0) {
-            options->rate = number(argc, argv, ++i);
+            options->rate = tool_number(argc, argv, ++i, usage);
         } else if (strcmp(name, "--body-bytes") == 0) {
-            options->body_bytes = (size_t)number(argc, argv, ++i);
+            options->body_bytes = (size_t)tool_number(argc, argv, ++i, usage);
         } else if (strcmp(name, "--prompts") == 0) {
-            options->prompts = (unsigned)number(argc, argv, ++i);
+            options->prompts = (unsigned)tool_number(argc, argv, ++i, usage);
         } else if (strcmp(name, "--seed") == 0) {
-            load->random = (uint64_t)number(argc, argv, ++i);
+            load->random.state = (uint64_t)tool_number(argc, argv, ++i, usage);
         } else {
             usage();
         }
@@ -506,9 +477,9 @@ int main(int argc, char **argv)
     (void)signal(SIGPIPE, SIG_IGN);
     read_options(argc, argv, &load);
     make_requests(&load);
-    load.latency.values = must(malloc(SAMPLES_MAX * sizeof(float)));
-    load.first_byte.values = must(malloc(SAMPLES_MAX * sizeof(float)));
-    load.connections = must(calloc(load.options.connections, sizeof *load.connections));
+    load.latency.values = tool_must(malloc(SAMPLES_MAX * sizeof(float)));
+    load.first_byte.values = tool_must(malloc(SAMPLES_MAX * sizeof(float)));
+    load.connections = tool_must(calloc(load.options.connections, sizeof *load.connections));
     llhttp_settings_init(&load.settings);
     load.settings.on_body = on_body;
     load.settings.on_message_complete = on_complete;

@@ -46,6 +46,20 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
+def wait_until_still(value, seconds, what):
+    """Until `value()` has been the same for half a second."""
+    last = [None, 0.0]
+
+    def is_still():
+        now = time.monotonic()
+        current = value()
+        if current != last[0]:
+            last[:] = [current, now]
+        return now - last[1] > 0.5
+
+    wait_until(is_still, seconds, what)
+
+
 class Program:
     """One process. Its output is read by a thread as it comes; waiting for a line is an event.
     `sockets` are passed to it by systemd's protocol."""

@@ -2,12 +2,11 @@
 import json
 import re
 import threading
-import time
 
 import pytest
 
 from client import Connection, ask, chat, chat_body, encode, get, sse_events
-from harness import SLOW, wait_until
+from harness import SLOW, wait_until_still
 
 UUID = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
 
@@ -222,15 +221,7 @@ def test_a_slow_client_slows_the_engine_not_the_routers_memory(world):
     with Connection(router.address, receive_buffer=65536) as connection:
         connection.send_request("POST", "/v1/chat/completions", chat_body("x"))
         answer = connection.read_head()
-        last = [-1, 0.0]
-
-        def stalled():
-            now = time.monotonic()
-            if sent[0] != last[0]:
-                last[:] = [sent[0], now]
-            return now - last[1] > 0.5
-
-        wait_until(stalled, 30, "the engine is held back")
+        wait_until_still(lambda: sent[0], 30, "the engine is held back")
         assert sent[0] < 64 << 20, "the answer is piling up somewhere"
         grown = router.rss_bytes() - before
         assert grown < (24 << 20) * max(1, SLOW), f"{grown >> 20} MiB in the router"

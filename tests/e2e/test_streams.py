@@ -2,12 +2,11 @@
 import os
 import socket
 import threading
-import time
 
 import pytest
 
 from client import Connection, chat, chat_body, encode, in_parallel
-from harness import SLOW, wait_until
+from harness import SLOW, wait_until, wait_until_still
 from prometheus import scrape
 from test_failures import idle
 from test_hostile_engines import Lazy, size_of
@@ -89,15 +88,7 @@ def bytes_taken(world, *arguments):
     router = world.router([world.upstream(handler)], *arguments)
     with open_stream(router, receive_buffer=65536) as connection:
         assert connection.read_head().status == 200
-        last = [-1, 0.0]
-
-        def stalled():
-            now = time.monotonic()
-            if sent[0] != last[0]:
-                last[:] = [sent[0], now]
-            return now - last[1] > 0.5
-
-        wait_until(stalled, 30, "the engine is held back")
+        wait_until_still(lambda: sent[0], 30, "the engine is held back")
     wait_until(lambda: idle(router))
     return sent[0]
 
@@ -142,15 +133,8 @@ def test_engines_that_read_slowly_hold_back_uploads(world):
         thread = threading.Thread(target=lambda: answers.extend(
             in_parallel(8, lambda number: upload(router, number))))
         thread.start()
-        last = [-1, 0.0]
-
-        def stalled():
-            now = time.monotonic()
-            if sum(uploaded) != last[0]:
-                last[:] = [sum(uploaded), now]
-            return now - last[1] > 0.7 and last[0] > 0
-
-        wait_until(stalled, 30, "uploads are held back")
+        wait_until(lambda: sum(uploaded) > 0, 30, "uploads begin")
+        wait_until_still(lambda: sum(uploaded), 30, "uploads are held back")
         assert sum(uploaded) < 7 * len(body)
         assert router.rss_bytes() - before < 64 << 20 or SLOW > 1
         go_on.set()
