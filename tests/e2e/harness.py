@@ -214,8 +214,11 @@ class Router(Server):
         super().__init__(command + [str(argument) for argument in arguments], environment, cwd,
                          sockets)
 
-    def decisions(self):
-        """(request id, session id, url) of every log line of a routed request."""
+    def decisions(self, count, seconds=10.0):
+        """(request id, session id, url) of every log line of a routed request, once there are
+        `count` of them: a line may come after the answer."""
         pattern = (r"Routing request ([^ ]*) with session id ([^ ]*) to ([^ ]*) at "
                    r"\d+(?:\.\d+)?, process time = \d+\.\d{4}$")
+        wait_until(lambda: len(self.find_lines(pattern)) >= count, seconds,
+                   f"{count} routed requests in the log")
         return [match.groups() for match in self.find_lines(pattern)]

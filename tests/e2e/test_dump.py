@@ -94,7 +94,7 @@ def test_lookup_finds_what_the_router_recorded(world, tmp_path):
     assert dump_json("lookup", store, body, status=1)["known_chunks"] == 0
     assert chat(router, messages, max_tokens=1).status == 200
     wait_checkpoint(router)
-    served = router.decisions()[-1][2]
+    served = router.decisions(1)[-1][2]
     found = dump_json("lookup", store, body)
     assert found["known_chunks"] == found["chunks"] > 20
     assert [(engine["url"], engine["chunks"]) for engine in found["engines"]] == [

@@ -201,8 +201,7 @@ def test_the_log_line_of_a_routed_request(world):
     by_name = {engine.name: engine.url for engine in engines}
     answers = [chat(router, f"{number} " * 100, headers=[("X-Request-Id", f"id-{number}")])
                for number in range(6)]
-    router.wait_line(r"Routing request id-5 ")
-    decisions = router.decisions()
+    decisions = router.decisions(6)
     assert [decision[0] for decision in decisions] == [f"id-{number}" for number in range(6)]
     assert [decision[1] for decision in decisions] == ["None"] * 6
     assert [decision[2] for decision in decisions] == [by_name[engine_of(answer)]

@@ -45,13 +45,13 @@ def test_a_snapshot_holds_what_was_acknowledged_and_can_be_served_from(world):
     assert metrics.total("hashtrie_last_snapshot_bytes") == made["bytes"]
     assert metrics.total("hashtrie_last_snapshot_timestamp_seconds") > 0
     assert metrics.total("hashtrie_store_pinned_seconds") == 0
-    chosen = [decision[2] for decision in router.decisions()]
+    chosen = [decision[2] for decision in router.decisions(len(prompts))]
     router.terminate()
     assert node_count(made["path"]) == node_count(world.store())
     again = world.router(engines, store=made["path"])
     for prompt in prompts:
         assert chat(again, prompt).status == 200
-    assert [decision[2] for decision in again.decisions()] == chosen
+    assert [decision[2] for decision in again.decisions(len(prompts))] == chosen
 
 
 def test_refusals(world):
