@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "config/legacy.h"
 #include "config/machine.h"
 #include "config/options.h"
 
@@ -55,8 +56,7 @@ void loader_warn(struct loader *loader, const char *format, ...)
     va_end(arguments);
 }
 
-__attribute__((format(printf, 2, 3))) static void loader_note(struct loader *loader,
-                                                              const char *format, ...)
+void loader_note(struct loader *loader, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -136,6 +136,11 @@ static void read_variables_and_defaults(struct loader *loader)
 static void refuse_value(struct loader *loader, const struct option *option,
                          const struct config_value *value)
 {
+    const char *why = legacy_choice((enum option_id)(option - options), value->text);
+    if (why != NULL) {
+        loader_error(loader, "%s %s is not supported: %s", option_name(option), value->text, why);
+        return;
+    }
     bool from_variable = value->source == CONFIG_FROM_ENVIRONMENT;
     struct buf range;
     buf_init(&range, loader->config->mem, LINE_BYTES_MAX);
@@ -245,6 +250,41 @@ static void check_tls(struct loader *loader)
     }
 }
 
+/* "/llm/" -> "/llm", "/" -> none. */
+static void check_root_path(struct loader *loader)
+{
+    struct config *config = loader->config;
+    char *path = config->values[OPTION_ROOT_PATH].text;
+    if (config->root_path == NULL) {
+        return;
+    }
+    size_t size = strlen(path);
+    if (path[0] != '/' || strcspn(path, "?# ") != size) {
+        loader_error(loader,
+                     "--root-path: \"%.200s\" is no path: it begins with / and has no query, "
+                     "such as /llm",
+                     path);
+        return;
+    }
+    while (size > 0 && path[size - 1] == '/') {
+        path[--size] = '\0';
+    }
+    config->root_path = size > 0 ? path : NULL;
+}
+
+static void check_traces(struct loader *loader)
+{
+    static const char plain[] = "http://";
+    const struct config *config = loader->config;
+    const char *endpoint = config->otel_endpoint;
+    if (config->otel_secure && endpoint != NULL &&
+        strncmp(endpoint, plain, sizeof plain - 1) == 0) {
+        loader_error(loader,
+                     "--otel-secure: --otel-endpoint %.200s is not encrypted; give it as https://",
+                     endpoint);
+    }
+}
+
 static void check_together(struct loader *loader)
 {
     struct config *config = loader->config;
@@ -274,6 +314,8 @@ static void check_together(struct loader *loader)
     if (config->values[OPTION_PRIORITY_THRESHOLD].text == NULL) {
         config->priority_threshold = config->priority_default;
     }
+    check_root_path(loader);
+    check_traces(loader);
     check_tls(loader);
     if (config->values[OPTION_MAX_CLIENT_QUEUED].text == NULL) {
         config->client_queued_max = (config->queued_max + 1) / 2;
@@ -318,6 +360,7 @@ static void load_values(struct loader *loader)
         loader->config->health_checks = loader->switches[OPTION_HEALTH_CHECKS];
         loader->config->proxy_all_paths = loader->switches[OPTION_PROXY_ALL_PATHS];
         loader->config->failover_on_busy = loader->switches[OPTION_FAILOVER_ON_BUSY];
+        loader->config->otel_secure = loader->switches[OPTION_OTEL_SECURE];
         translate_choices(loader->config);
         check_together(loader);
     }

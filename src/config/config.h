@@ -84,6 +84,8 @@ struct config {
     bool log_json;
     const char *otel_endpoint; /* NULL: none. */
     const char *otel_service_name;
+    bool otel_secure;      /* An endpoint without scheme is https://. */
+    const char *root_path; /* Cut off paths that begin with it; no '/' at its end. NULL: none. */
 
     struct config_backend *backends;
     size_t backend_count;

@@ -2,9 +2,26 @@
 #include <string.h>
 
 #include "base/check.h"
-#include "config/options.h"
+#include "config/legacy.h"
 
 enum { NAME_BYTES_MAX = 48, CANDIDATES_TEXT_MAX = 1024, NEAR_ENOUGH = 3 };
+
+/* All flags in one row: those of the table, then those of legacy.c. NULL: no flag. */
+static const char *flag_at(size_t i)
+{
+    return i < OPTION_ID_COUNT ? options[i].flag : legacy_flags[i - OPTION_ID_COUNT].flag;
+}
+
+static size_t flag_count(void)
+{
+    return OPTION_ID_COUNT + legacy_flag_count;
+}
+
+/* NULL: it takes no value. */
+static const char *metavar_at(size_t i)
+{
+    return i < OPTION_ID_COUNT ? options[i].metavar : legacy_flags[i - OPTION_ID_COUNT].metavar;
+}
 
 /* Where a flag's name ends in an argument: at its '=' or its end. */
 static size_t name_size(const char *argument)
@@ -46,14 +63,15 @@ static void refuse_unknown(struct loader *loader, const char *argument, size_t s
 {
     const char *nearest = NULL;
     size_t least = size / 2 > NEAR_ENOUGH ? size / 2 : NEAR_ENOUGH;
-    for (size_t i = 0; i < OPTION_ID_COUNT; i++) {
-        if (options[i].flag == NULL) {
+    for (size_t i = 0; i < flag_count(); i++) {
+        const char *flag = flag_at(i);
+        if (flag == NULL) {
             continue;
         }
-        size_t distance = edit_distance(argument, size, options[i].flag, strlen(options[i].flag));
+        size_t distance = edit_distance(argument, size, flag, strlen(flag));
         if (distance < least) {
             least = distance;
-            nearest = options[i].flag;
+            nearest = flag;
         }
     }
     if (nearest != NULL) {
@@ -67,8 +85,8 @@ static void refuse_ambiguous(struct loader *loader, const char *argument, size_t
 {
     struct buf names;
     buf_init(&names, loader->config->mem, CANDIDATES_TEXT_MAX);
-    for (size_t i = 0; i < OPTION_ID_COUNT; i++) {
-        const char *flag = options[i].flag;
+    for (size_t i = 0; i < flag_count(); i++) {
+        const char *flag = flag_at(i);
         if (flag != NULL && starts_with(flag, argument, size)) {
             (void)buf_printf(&names, "%s%s", names.size == 0 ? "" : ", ", flag); /* A hint. */
         }
@@ -87,8 +105,8 @@ static int find_flag(struct loader *loader, const char *argument, size_t size)
     int found = -1;
     size_t matches = 0;
     bool long_form = size > 2 && argument[0] == '-' && argument[1] == '-';
-    for (size_t i = 0; long_form && i < OPTION_ID_COUNT; i++) {
-        const char *flag = options[i].flag;
+    for (size_t i = 0; long_form && i < flag_count(); i++) {
+        const char *flag = flag_at(i);
         if (flag == NULL || !starts_with(flag, argument, size)) {
             continue;
         }
@@ -115,14 +133,17 @@ static bool looks_like_flag(const char *argument)
     return argument[1] < '0' || argument[1] > '9';
 }
 
-static void read_switch(struct loader *loader, enum option_id id, const char *value)
+static void take(struct loader *loader, size_t i, const char *value)
 {
-    if (value != NULL) {
-        loader_error(loader, "%s takes no value, but got \"%.100s\"", options[id].flag, value);
+    if (i >= OPTION_ID_COUNT) {
+        legacy_take(loader, &legacy_flags[i - OPTION_ID_COUNT], value);
         return;
     }
-    loader->switches[id] = true;
-    loader_set(loader, id, "yes", CONFIG_FROM_FLAG);
+    if (options[i].kind == OPTION_SWITCH) {
+        loader->switches[i] = true;
+        value = "yes";
+    }
+    loader_set(loader, (enum option_id)i, value, CONFIG_FROM_FLAG);
 }
 
 /* Reads the flag at argv[i] and its value; returns how many arguments it took. */
@@ -136,22 +157,21 @@ static int read_flag(struct loader *loader, int i)
     if (found < 0) {
         return value == NULL && has_next ? 2 : 1; /* What follows was meant as its value. */
     }
-    enum option_id id = (enum option_id)found;
-    if (options[id].kind == OPTION_SWITCH) {
-        read_switch(loader, id, value);
-        return 1;
+    const char *flag = flag_at((size_t)found);
+    const char *metavar = metavar_at((size_t)found);
+    if (metavar == NULL && value != NULL) {
+        loader_error(loader, "%s takes no value, but got \"%.100s\"", flag, value);
+    } else if (metavar == NULL) {
+        take(loader, (size_t)found, "");
+    } else if (value != NULL) {
+        take(loader, (size_t)found, value);
+    } else if (has_next) {
+        take(loader, (size_t)found, loader->input->argv[i + 1]);
+        return 2;
+    } else {
+        loader_error(loader, "%s needs a value: %s %s", flag, flag, metavar);
     }
-    if (value != NULL) {
-        loader_set(loader, id, value, CONFIG_FROM_FLAG);
-        return 1;
-    }
-    if (!has_next) {
-        loader_error(loader, "%s needs a value: %s %s", options[id].flag, options[id].flag,
-                     options[id].metavar);
-        return 1;
-    }
-    loader_set(loader, id, loader->input->argv[i + 1], CONFIG_FROM_FLAG);
-    return 2;
+    return 1;
 }
 
 void flags_read(struct loader *loader)

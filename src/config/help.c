@@ -1,9 +1,9 @@
 /* What --help and --check-config print, made from the table. */
 #include <string.h>
 
-#include "config/options.h"
+#include "config/legacy.h"
 
-enum { COLUMNS = 80, INDENT = 6, TEXT_BYTES_MAX = 1024, NAME_COLUMN = 42 };
+enum { COLUMNS = 80, INDENT = 6, TEXT_BYTES_MAX = 1024, LEGACY_BYTES_MAX = 4096, NAME_COLUMN = 42 };
 
 struct section {
     enum option_id first; /* The section's options: from here to the next section's first. */
@@ -99,6 +99,28 @@ static bool write_option(const struct option *option, struct buf *out)
     return done;
 }
 
+/* "--callbacks MODULE.INSTANCE, --enable-batch-api, ..." */
+static bool write_legacy(struct buf *out, bool refused)
+{
+    struct buf text;
+    buf_init(&text, out->mem, LEGACY_BYTES_MAX);
+    bool done = true;
+    for (size_t i = 0; i < legacy_flag_count && done; i++) {
+        const struct legacy_flag *flag = &legacy_flags[i];
+        if (flag->refused == refused) {
+            done = buf_printf(&text, "%s%s%s%s", text.size == 0 ? "" : ", ", flag->flag,
+                              flag->metavar != NULL ? " " : "",
+                              flag->metavar != NULL ? flag->metavar : "");
+        }
+    }
+    done = done && buf_append(&text, ".", 1) &&
+           buf_printf(out, "\nOf the Python router, %s\n",
+                      refused ? "refused" : "accepted without effect") &&
+           write_wrapped(out, text.data, text.size);
+    buf_fini(&text);
+    return done;
+}
+
 bool config_help(struct buf *out)
 {
     bool done = buf_append_text(out, intro);
@@ -110,7 +132,7 @@ bool config_help(struct buf *out)
         }
         done = done && write_option(&options[i], out);
     }
-    return done;
+    return done && write_legacy(out, false) && write_legacy(out, true);
 }
 
 bool config_describe(const struct config *config, struct buf *out)

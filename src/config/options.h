@@ -6,7 +6,7 @@
 
 enum option_kind {
     OPTION_SWITCH,   /* No value; sets a bool (of the loader) to true. */
-    OPTION_TEXT,     /* Any text that is not empty. Field: const char *. */
+    OPTION_TEXT,     /* Any text; not empty, see may_be_empty. Field: const char *. */
     OPTION_CHOICE,   /* One of `choices`. Field: const char *, the choice as in the table. */
     OPTION_COUNT,    /* A whole number. Field: see `width`. */
     OPTION_SIZE,     /* Bytes. Field: uint64_t. */
@@ -22,11 +22,13 @@ enum option_id {
     OPTION_CHECK_CONFIG,
     OPTION_HOST,
     OPTION_PORT,
+    OPTION_ROOT_PATH,
     OPTION_THREADS,
     OPTION_LOG_LEVEL,
     OPTION_LOG_FORMAT,
     OPTION_OTEL_ENDPOINT,
     OPTION_OTEL_SERVICE_NAME,
+    OPTION_OTEL_SECURE,
     OPTION_SHUTDOWN_DELAY,
     OPTION_DRAIN_TIMEOUT,
     OPTION_ADMIN_KEY_FILE,
@@ -125,6 +127,7 @@ struct option {
     enum option_kind kind;
     unsigned char width; /* Bytes of the field of OPTION_COUNT: 2, 4 or 8. */
     bool may_be_off;     /* "off" and 0 are accepted and mean 0. */
+    bool may_be_empty;   /* Of OPTION_TEXT: "" is accepted and means NULL. */
     int field;           /* offsetof in struct config, or OPTION_NO_FIELD. */
 };
 
@@ -183,6 +186,8 @@ struct loader {
 __attribute__((format(printf, 2, 3))) void loader_error(struct loader *loader, const char *format,
                                                         ...);
 __attribute__((format(printf, 2, 3))) void loader_warn(struct loader *loader, const char *format,
+                                                       ...);
+__attribute__((format(printf, 2, 3))) void loader_note(struct loader *loader, const char *format,
                                                        ...);
 /* Records a copy of `text` as the option's value; an earlier one is replaced. */
 void loader_set(struct loader *loader, enum option_id id, const char *text,

@@ -304,8 +304,11 @@ bool option_store(const struct option *option, const char *text, bool from_varia
     case OPTION_LIST:
         return true; /* Read elsewhere. */
     case OPTION_TEXT:
-        if (*text == '\0' || strlen(text) > CONFIG_TEXT_BYTES_MAX) {
+        if (strlen(text) > CONFIG_TEXT_BYTES_MAX) {
             return false;
+        }
+        if (*text == '\0') {
+            return option->may_be_empty; /* The field stays NULL. */
         }
         store_pointer(option, text, config);
         return true;

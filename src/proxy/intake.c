@@ -72,7 +72,7 @@ static void begin_body(struct request *request, const struct http_head *head)
 /* Paths that no engine sees. */
 static void serve_here(struct request *request, const struct http_head *head)
 {
-    struct span path = path_of(head->target);
+    struct span path = path_of(request->target);
     const char *allowed = NULL;
     (void)path_kind_of(head->method, path, false, &allowed);
     if (allowed != NULL) {
@@ -97,7 +97,7 @@ void request_on_head(struct request *request, const struct http_head *head)
     REQUIRE(request->sm.now == REQUEST_READING);
     request->begin_ns = net_now_ns();
     request->method = head->method;
-    request->target = head->target;
+    request->target = path_below(head->target, request->worker->router->config->root_path);
     request->version_minor = head->version_minor;
     request->to_head = span_is(head->method, "HEAD");
     request->id = http_header(head, "x-request-id");
@@ -106,7 +106,7 @@ void request_on_head(struct request *request, const struct http_head *head)
     }
     request_log_word(request->id, request->log_id);
     const char *allowed = NULL;
-    struct span path = path_of(head->target);
+    struct span path = path_of(request->target);
     bool all = request->worker->router->config->proxy_all_paths && !admin_has(path);
     request->path_kind = path_kind_of(head->method, path, all, &allowed);
     bool guarded = request->path_kind != PATH_LOCAL || path_is_below(path, "/v1");

@@ -58,6 +58,17 @@ bool path_is_below(struct span path, const char *folder)
            (path.size == size || path.data[size] == '/');
 }
 
+struct span path_below(struct span target, const char *root)
+{
+    if (root == NULL || !path_is_below(path_of(target), root)) {
+        return target;
+    }
+    size_t size = strlen(root);
+    target.data += size;
+    target.size -= size;
+    return target.size > 0 && target.data[0] == '/' ? target : span_of("/");
+}
+
 static bool is_own(struct span path)
 {
     for (size_t i = 0; i < sizeof own_paths / sizeof *own_paths; i++) {

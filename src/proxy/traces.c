@@ -25,7 +25,8 @@ static bool make_url(struct router *router, char *url, size_t size)
 {
     const char *given = router->config->otel_endpoint;
     bool has_scheme = strstr(given, "://") != NULL;
-    int length = snprintf(url, size, "%s%s", has_scheme ? "" : "http://", given);
+    const char *scheme = router->config->otel_secure ? "https://" : "http://";
+    int length = snprintf(url, size, "%s%s", has_scheme ? "" : scheme, given);
     const char *error = "it is too long";
     struct http_url parts;
     if (length > 0 && (size_t)length < size && http_url_parse(span_of(url), &parts, &error)) {

@@ -119,3 +119,14 @@ def test_head_of_any_path_has_no_body(world):
             connection.send_request("HEAD", "/x")
             head = connection.read_answer(head_only=True)
             assert head.status == 200 and head.header("content-length") == "7"
+
+
+def test_a_root_path_is_cut_off(world):
+    engine = Seen(world)
+    router = world.router([engine.url], "--root-path", "/llm/")
+    for path in ("/llm/v1/chat/completions?a=b", "/v1/chat/completions?a=b"):
+        assert ask(router, "POST", path, b'{"model":"mock-model"}').status == 200
+        assert engine.last()[0] == "POST /v1/chat/completions?a=b HTTP/1.1"
+    assert get(router, "/llm/health").json()["status"] == "healthy"
+    assert get(router, "/llmx/health").status == 404
+    assert get(router, "/llm").status == 404

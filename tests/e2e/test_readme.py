@@ -32,3 +32,11 @@ def test_the_table_names_no_option_that_is_not_there():
     table = re.findall(r"^\| `(--[a-z-]+)", readme(), re.M)
     named = {option.split()[0] for option in help_options()}
     assert table and set(table) <= named
+
+
+def test_flags_of_the_python_router_are_told():
+    text = subprocess.run([binary("hashtrie-router"), "--help"], check=True, capture_output=True,
+                          text=True).stdout
+    flags = re.findall(r"--[a-z-]+", text[text.index("Of the Python router"):])
+    assert len(flags) > 20
+    assert [flag for flag in flags if f"`{flag}" not in readme()] == []

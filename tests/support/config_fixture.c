@@ -4,7 +4,7 @@
 
 #include "support/test.h"
 
-enum { ARGUMENTS_MAX = 32, MESSAGES_BYTES_MAX = 1 << 20 };
+enum { ARGUMENTS_MAX = 64, MESSAGES_BYTES_MAX = 1 << 20 };
 
 void config_fixture_init(struct config_fixture *fixture)
 {

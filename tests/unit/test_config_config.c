@@ -122,7 +122,7 @@ static void a_bad_value_is_refused_with_its_name_range_and_default(void **state)
         {"--checkpoint-interval", "1", "a duration from 10ms to 1h", "1s"},
         {"--checkpoint-interval", "9ms", "a duration from 10ms", "1s"},
         {"--reload-timeout", "20", "a duration from 1ms to 10s", "20ms"},
-        {"--routing-logic", "kvaware", "one of prefixaware, roundrobin", "prefixaware"},
+        {"--routing-logic", "best", "one of prefixaware, roundrobin", "prefixaware"},
         {"--log-level", "loud", "one of critical, error, warning, info, debug, trace", "info"},
         {"--service-discovery", "k8s", "one of static", "static"},
         {"--threads", "0", "a whole number from 1 to 256", "what CPU affinity"},
@@ -136,6 +136,89 @@ static void a_bad_value_is_refused_with_its_name_range_and_default(void **state)
         config_fixture_load_served(&fixture, ARGUMENTS(cases[i].flag, cases[i].value));
         expect_refused(ARGUMENTS(cases[i].flag, cases[i].value, cases[i].range, cases[i].fallback));
     }
+}
+
+static void features_of_the_python_router_that_are_not_here_are_refused(void **state)
+{
+    (void)state;
+    static const char *const cases[][3] = {
+        {"--routing-logic", "kvaware", "kvaware is not supported: it asks LMCache's controller"},
+        {"--service-discovery", "external-only", "external-only is not supported: requests go"},
+        {"--callbacks", "a.b", "--callbacks is not supported: no Python"},
+        {"--sentry-dsn", "https://x", "--sentry-dsn is not supported: no errors are sent"},
+        {"--external-providers-config", "f", "--external-providers-config is not supported: "},
+        {"--request-rewriter", "mine", "--request-rewriter mine is not supported: requests go on"},
+        {"--feature-gates", "A=true,SemanticCache=True", "SemanticCache=true is not supported"},
+        {"--feature-gates", "PIIDetection=true", "PIIDetection=true is not supported"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        config_fixture_load_served(&fixture, ARGUMENTS(cases[i][0], cases[i][1]));
+        expect_refused(ARGUMENTS(cases[i][2]));
+        assert_int_equal(fixture.messages.data[fixture.messages.size - 2], '\n');
+        assert_ptr_equal(strchr(fixture.messages.data, '\n') + 1,
+                         fixture.messages.data + fixture.messages.size - 1); /* One sentence. */
+    }
+    config_fixture_load_served(&fixture, ARGUMENTS("--enable-batch-api"));
+    expect_refused(ARGUMENTS("--enable-batch-api is not supported: /v1/files"));
+}
+
+static void flags_that_only_tune_these_features_are_accepted(void **state)
+{
+    (void)state;
+    config_fixture_load_served(
+        &fixture, ARGUMENTS("--lmcache-controller-port=9000", "--lmcache-controller-reply-port",
+                            "9001", "--lmcache-controller-heartbeat-port", "9002",
+                            "--lmcache-health-check-interval", "5", "--lmcache-worker-timeout",
+                            "30", "--kv-aware-threshold", "2000", "--semantic-cache-model", "x",
+                            "--semantic-cache-dir", "x", "--semantic-cache-threshold", "0.95",
+                            "--file-storage-class", "local_file", "--file-storage-path", "/tmp",
+                            "--batch-processor", "local", "--sentry-traces-sample-rate", "0.1",
+                            "--sentry-profile-session-sample-rate", "1.0", "--request-rewriter",
+                            "noop", "--feature-gates", "", "--static-model-types", "chat"));
+    assert_int_equal(fixture.action, CONFIG_RUN);
+    assert_non_null(strstr(fixture.messages.data,
+                           "--kv-aware-threshold 2000 has no effect: it tunes kvaware routing"));
+    assert_non_null(strstr(fixture.messages.data, "--static-model-types chat has no effect"));
+    assert_null(strstr(fixture.messages.data, "noop"));
+    assert_null(strstr(fixture.messages.data, "--feature-gates"));
+    config_fixture_load_served(&fixture, ARGUMENTS("--lmcache-c", "1"));
+    expect_refused(ARGUMENTS("--lmcache-c is ambiguous: it could be --lmcache-controller-port"));
+    config_fixture_load_served(&fixture, ARGUMENTS("--callbacks"));
+    expect_refused(ARGUMENTS("--callbacks needs a value: --callbacks MODULE.INSTANCE"));
+    config_fixture_load_served(&fixture, ARGUMENTS("--enable-batch-api=yes"));
+    expect_refused(ARGUMENTS("--enable-batch-api takes no value"));
+}
+
+static void the_root_path_is_a_path(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"/llm", "/llm"}, {"/a/b//", "/a/b"}, {"/", NULL}, {"", NULL}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        config_fixture_load_served(&fixture, ARGUMENTS("--root-path", cases[i][0]));
+        assert_int_equal(fixture.action, CONFIG_RUN);
+        if (cases[i][1] == NULL) {
+            assert_null(fixture.config.root_path);
+        } else {
+            assert_string_equal(fixture.config.root_path, cases[i][1]);
+        }
+    }
+    config_fixture_load_served(&fixture, ARGUMENTS("--root-path", "llm"));
+    expect_refused(ARGUMENTS("\"llm\" is no path: it begins with /"));
+    config_fixture_load_served(&fixture, ARGUMENTS("--root-path", "/a?b"));
+    expect_refused(ARGUMENTS("\"/a?b\" is no path"));
+}
+
+static void secure_traces_are_not_sent_in_the_clear(void **state)
+{
+    (void)state;
+    config_fixture_load_served(&fixture,
+                               ARGUMENTS("--otel-secure", "--otel-endpoint", "collector:4318"));
+    assert_int_equal(fixture.action, CONFIG_RUN);
+    assert_true(fixture.config.otel_secure);
+    config_fixture_load_served(&fixture,
+                               ARGUMENTS("--otel-secure", "--otel-endpoint", "http://c:4318"));
+    expect_refused(ARGUMENTS("--otel-endpoint http://c:4318 is not encrypted"));
 }
 
 static void a_bad_variable_is_refused_under_its_own_name(void **state)
@@ -272,6 +355,12 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(a_bad_value_is_refused_with_its_name_range_and_default,
                                         set_up, tear_down),
+        cmocka_unit_test_setup_teardown(features_of_the_python_router_that_are_not_here_are_refused,
+                                        set_up, tear_down),
+        cmocka_unit_test_setup_teardown(flags_that_only_tune_these_features_are_accepted, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(the_root_path_is_a_path, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(secure_traces_are_not_sent_in_the_clear, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_bad_variable_is_refused_under_its_own_name, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(every_mistake_is_named_at_once, set_up, tear_down),

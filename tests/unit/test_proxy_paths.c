@@ -46,6 +46,17 @@ static void all_paths(void **state)
     assert_null(text);
 }
 
+static void a_root_path_is_cut_off(void **state)
+{
+    (void)state;
+    assert_true(span_is(path_below(span_of("/a/b?c"), NULL), "/a/b?c"));
+    assert_true(span_is(path_below(span_of("/a/b?c"), "/a"), "/b?c"));
+    assert_true(span_is(path_below(span_of("/ab?c"), "/a"), "/ab?c"));
+    assert_true(span_is(path_below(span_of("/x?/a/b"), "/a"), "/x?/a/b"));
+    assert_true(span_is(path_below(span_of("/a"), "/a"), "/"));
+    assert_true(span_is(path_below(span_of("/a/b/v1/x"), "/a/b"), "/v1/x"));
+}
+
 static void queries(void **state)
 {
     (void)state;
@@ -66,6 +77,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kinds),
         cmocka_unit_test(all_paths),
+        cmocka_unit_test(a_root_path_is_cut_off),
         cmocka_unit_test(queries),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
