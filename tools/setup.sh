@@ -23,7 +23,7 @@ fail() {
 
 # Debian package names: DESIGN.md, section 6.
 packages_build="build-essential cmake ninja-build pkg-config libuv1-dev liblmdb-dev libxxhash-dev
-    libmsgpack-dev libsimdjson-dev node-llhttp libcurl4-openssl-dev libssl-dev"
+    libmsgpack-dev libsimdjson-dev node-llhttp libcurl4-openssl-dev libssl-dev libyaml-dev"
 packages_run="python3"
 packages_test="libcmocka-dev mandoc openssl python3 python3-venv clang clang-format clang-tidy cppcheck
     libclang-rt-14-dev git"

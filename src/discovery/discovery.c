@@ -96,12 +96,13 @@ static void on_sample(void *user, const struct exposition_sample *sample)
     figures_add(&question->figures, sample);
 }
 
-static void on_bytes(void *user, const char *bytes, size_t size)
+static bool on_bytes(void *user, const char *bytes, size_t size)
 {
     struct discovery_engine *engine = user;
     if (engine->discovery->options.question == DISCOVERY_METRICS) {
         exposition_feed(&engine->question->reader, bytes, size);
     }
+    return true;
 }
 
 static void drop_question(struct discovery_engine *engine)

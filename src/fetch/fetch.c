@@ -11,7 +11,11 @@
 #include "base/check.h"
 #include "base/clock.h"
 
-enum { CURL_BUFFER_BYTES = 16 * 1024 };
+enum {
+    CURL_BUFFER_BYTES = 16 * 1024,
+    KEEP_ALIVE_IDLE_S = 30, /* Then it is asked every KEEP_ALIVE_PAUSE_S, 9 times (Linux). */
+    KEEP_ALIVE_PAUSE_S = 5,
+};
 
 struct fetcher {
     struct mem *mem;       /* Borrowed. */
@@ -28,6 +32,7 @@ struct fetch {
     struct fetch_options options;
     size_t head_bytes;
     size_t body_bytes;
+    bool refused; /* on_bytes wanted no more. */
     char error[CURL_ERROR_SIZE];
 };
 
@@ -160,8 +165,8 @@ static size_t on_curl_body(char *bytes, size_t unit, size_t count, void *user)
         return 0;
     }
     fetch->body_bytes += size;
-    fetch->options.on_bytes(fetch->options.user, bytes, size);
-    return size;
+    fetch->refused = !fetch->options.on_bytes(fetch->options.user, bytes, size);
+    return fetch->refused ? 0 : size;
 }
 
 static size_t on_curl_head(const char *bytes, size_t unit, size_t count, void *user)
@@ -189,10 +194,23 @@ static bool add_headers(struct fetch *fetch)
     return true;
 }
 
+static CURLcode set_pem(CURL *easy, CURLoption option, struct span pem)
+{
+    if (pem.data == NULL) {
+        return CURLE_OK;
+    }
+    struct curl_blob blob = {.flags = CURL_BLOB_COPY, .len = pem.size};
+    /* libcurl's structure has no const, and only copies. */
+    memcpy(&blob.data, &pem.data, sizeof blob.data);
+    return curl_easy_setopt(easy, option, &blob);
+}
+
 static CURLcode set_tls(CURL *easy, const struct fetch_options *options)
 {
     const char *key_file = options->key_file != NULL ? options->key_file : options->cert_file;
-    CURLcode failed = CURLE_OK;
+    CURLcode failed = set_pem(easy, CURLOPT_CAINFO_BLOB, options->ca_pem);
+    failed |= set_pem(easy, CURLOPT_SSLCERT_BLOB, options->cert_pem);
+    failed |= set_pem(easy, CURLOPT_SSLKEY_BLOB, options->key_pem);
     if (options->ca_file != NULL) {
         failed |= curl_easy_setopt(easy, CURLOPT_CAINFO, options->ca_file);
         failed |= curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
@@ -202,6 +220,8 @@ static CURLcode set_tls(CURL *easy, const struct fetch_options *options)
     }
     if (options->cert_file != NULL) {
         failed |= curl_easy_setopt(easy, CURLOPT_SSLCERT, options->cert_file);
+    }
+    if (key_file != NULL && options->key_pem.data == NULL) {
         failed |= curl_easy_setopt(easy, CURLOPT_SSLKEY, key_file);
     }
     return failed;
@@ -211,6 +231,7 @@ static bool set_options(struct fetch *fetch)
 {
     CURL *easy = fetch->easy;
     long timeout_ms = (long)(fetch->options.timeout_ns / CLOCK_NS_PER_MS) + 1;
+    long connect_ms = (long)(fetch->options.connect_timeout_ns / CLOCK_NS_PER_MS);
     CURLcode failed = curl_easy_setopt(easy, CURLOPT_URL, fetch->options.url);
     failed |= curl_easy_setopt(easy, CURLOPT_PRIVATE, fetch);
     failed |= curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, fetch->error);
@@ -231,7 +252,11 @@ static bool set_options(struct fetch *fetch)
     failed |= curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
     failed |= curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, (long)CURL_BUFFER_BYTES);
     failed |= curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, timeout_ms);
-    failed |= curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, timeout_ms);
+    failed |=
+        curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, connect_ms > 0 ? connect_ms : timeout_ms);
+    failed |= curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+    failed |= curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, (long)KEEP_ALIVE_IDLE_S);
+    failed |= curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, (long)KEEP_ALIVE_PAUSE_S);
 #if LIBCURL_VERSION_NUM >= 0x075700
     failed |= curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L); /* A name look-up that hangs is left
                                                                   behind, not waited for. */
@@ -276,21 +301,27 @@ void fetch_cancel(struct fetch *fetch)
     fetch_free(fetch);
 }
 
+unsigned fetch_status(const struct fetch *fetch)
+{
+    long status = 0;
+    (void)curl_easy_getinfo(fetch->easy, CURLINFO_RESPONSE_CODE, &status); /* 0 where none came. */
+    return (unsigned)status;
+}
+
 static const char *error_of(const struct fetch *fetch, CURLcode code)
 {
     if (code == CURLE_OK) {
         return NULL;
     }
     if (code == CURLE_WRITE_ERROR) {
-        return "its answer is too long";
+        return fetch->refused ? "its answer was not taken" : "its answer is too long";
     }
     return fetch->error[0] != '\0' ? fetch->error : curl_easy_strerror(code);
 }
 
 static void finish(struct fetch *fetch, CURLcode code)
 {
-    long status = 0;
-    (void)curl_easy_getinfo(fetch->easy, CURLINFO_RESPONSE_CODE, &status); /* 0 where none came. */
+    unsigned status = fetch_status(fetch);
     struct fetch_options options = fetch->options;
     char error[CURL_ERROR_SIZE];
     const char *why = error_of(fetch, code);
@@ -301,7 +332,7 @@ static void finish(struct fetch *fetch, CURLcode code)
         error[size] = '\0';
     }
     fetch_cancel(fetch);
-    options.on_done(options.user, (unsigned)status, why == NULL ? NULL : error);
+    options.on_done(options.user, status, why == NULL ? NULL : error);
 }
 
 static void take_done(struct fetcher *fetcher)
