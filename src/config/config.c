@@ -410,5 +410,7 @@ void config_fini(struct config *config)
     mem_free(mem, config->lists, LIST_COUNT * sizeof *config->lists);
     mem_free(mem, config->backends, config->backend_count * sizeof *config->backends);
     mem_free(mem, config->aliases, config->alias_count * sizeof *config->aliases);
+    labels_free(mem, &config->prefill_labels);
+    labels_free(mem, &config->decode_labels);
     *config = (struct config){.mem = mem};
 }

@@ -23,9 +23,12 @@ enum {
     CONFIG_LIST_BYTES_MAX = 256 * 1024, /* A comma list: thousands of backends fit. */
     CONFIG_BACKENDS_MAX = 4096,
     CONFIG_ALIASES_MAX = 4096,
+    CONFIG_LABELS_MAX = 64,
 };
 
-/* In the order of the option's choices, and of enum route_policy. */
+#define CONFIG_LABEL_DEFAULT "default"
+
+/* In the order of the option's choices; up to PRIORITY that of enum route_policy. */
 enum config_routing {
     CONFIG_PREFIXAWARE,
     CONFIG_ROUNDROBIN,
@@ -60,6 +63,12 @@ enum config_source { CONFIG_FROM_DEFAULT, CONFIG_FROM_ENVIRONMENT, CONFIG_FROM_F
 struct config_backend {
     const char *url;   /* As configured, less a trailing '/': log lines and metrics name it so. */
     const char *model; /* "" where --static-models was not given. */
+    const char *label; /* Its model label; CONFIG_LABEL_DEFAULT where none was given. */
+};
+
+struct config_labels {
+    const char **names; /* Owned. */
+    size_t count;
 };
 
 struct config_alias {
@@ -91,6 +100,8 @@ struct config {
     size_t backend_count;
     struct config_alias *aliases;
     size_t alias_count;
+    struct config_labels prefill_labels; /* Engines so labelled prefill, ... */
+    struct config_labels decode_labels;  /* ... those so labelled decode. */
 
     uint32_t failover_attempts_max; /* Further attempts after the first. */
     double retry_budget;            /* Share of the requests. */
@@ -195,6 +206,9 @@ void config_fini(struct config *config);
 
 /* Cuts the next line off *text (size *size); false at the end. Warnings start with "warning: ". */
 bool config_message_next(const char **text, size_t *size, const char **line, size_t *line_size);
+
+/* `label` is one of them, letter for letter. */
+bool config_has_label(const struct config_labels *labels, const char *label);
 
 /* The text of --help, made from the table, at most 80 columns wide. False: no room. */
 bool config_help(struct buf *out);

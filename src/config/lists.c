@@ -1,4 +1,4 @@
-/* Comma lists: backends, the models they serve, aliases. */
+/* Comma lists: backends, the models they serve, their labels, aliases. */
 #include <string.h>
 
 #include "base/check.h"
@@ -214,7 +214,8 @@ static void read_backends(struct loader *loader)
                          url, i + 1, problem);
         }
         cut_trailing_slash(url);
-        config->backends[i] = (struct config_backend){.url = url, .model = ""};
+        config->backends[i] =
+            (struct config_backend){.url = url, .model = "", .label = CONFIG_LABEL_DEFAULT};
     }
 }
 
@@ -239,6 +240,72 @@ static void read_models(struct loader *loader)
         config->backends[i].model = model;
     }
 }
+
+/* ---- Labels ---- */
+
+static void read_backend_labels(struct loader *loader)
+{
+    struct config *config = loader->config;
+    struct items items;
+    size_t count = items_open(loader, OPTION_STATIC_MODEL_LABELS, LIST_LABELS, &items);
+    if (count > 0 && count != config->backend_count) {
+        loader_error(loader,
+                     "--static-model-labels has %zu entries, --static-backends has %zu: one label "
+                     "per backend is needed",
+                     count, config->backend_count);
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        const char *label = items_next(&items);
+        CHECK(label != NULL);
+        if (!is_model_name(label)) {
+            loader_error(loader, "--static-model-labels: number %zu is empty or not printable",
+                         i + 1);
+        }
+        config->backends[i].label = label;
+    }
+}
+
+static void read_labels(struct loader *loader, enum option_id id, enum config_list_id list,
+                        struct config_labels *out)
+{
+    struct items items;
+    size_t count = items_open(loader, id, list, &items);
+    if (count == 0 || !has_room(loader, id, count, CONFIG_LABELS_MAX)) {
+        return;
+    }
+    out->names = mem_alloc_zero(loader->config->mem, count * sizeof *out->names);
+    if (out->names == NULL) {
+        loader_error(loader, "out of memory");
+        return;
+    }
+    out->count = count;
+    for (size_t i = 0; i < count; i++) {
+        out->names[i] = items_next(&items);
+        CHECK(out->names[i] != NULL);
+        if (!is_model_name(out->names[i])) {
+            loader_error(loader, "%s: number %zu is empty or not printable", options[id].flag,
+                         i + 1);
+        }
+    }
+}
+
+void labels_free(struct mem *mem, struct config_labels *labels)
+{
+    mem_free(mem, labels->names, labels->count * sizeof *labels->names);
+}
+
+bool config_has_label(const struct config_labels *labels, const char *label)
+{
+    for (size_t i = 0; i < labels->count; i++) {
+        if (strcmp(labels->names[i], label) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- Aliases ---- */
 
 static bool is_served(const struct config *config, const char *model)
 {
@@ -332,6 +399,9 @@ static void warn_of_duplicates(struct loader *loader)
 
 void lists_read(struct loader *loader)
 {
+    struct config *config = loader->config;
+    read_labels(loader, OPTION_PREFILL_LABELS, LIST_PREFILL_LABELS, &config->prefill_labels);
+    read_labels(loader, OPTION_DECODE_LABELS, LIST_DECODE_LABELS, &config->decode_labels);
     if (loader->config->values[OPTION_STATIC_BACKENDS].text == NULL) {
         loader_error(loader, "--static-backends is missing: at least one URL is needed, such as "
                              "http://10.0.0.7:8000");
@@ -342,6 +412,7 @@ void lists_read(struct loader *loader)
         return;
     }
     read_models(loader);
+    read_backend_labels(loader);
     read_aliases(loader);
     warn_of_duplicates(loader);
 }

@@ -43,6 +43,7 @@ enum option_id {
     OPTION_STATIC_BACKENDS,
     OPTION_STATIC_MODELS,
     OPTION_STATIC_ALIASES,
+    OPTION_STATIC_MODEL_LABELS,
     OPTION_BACKEND_CA_FILE,
     OPTION_BACKEND_CERT_FILE,
     OPTION_BACKEND_KEY_FILE,
@@ -76,6 +77,8 @@ enum option_id {
     OPTION_PRIORITY_FIELD,
     OPTION_PRIORITY_DEFAULT,
     OPTION_PRIORITY_THRESHOLD,
+    OPTION_PREFILL_LABELS,
+    OPTION_DECODE_LABELS,
     OPTION_CHUNK_SIZE,
     OPTION_KV_CAPACITY_TOKENS,
     OPTION_MAX_ENTRY_AGE,
@@ -108,7 +111,7 @@ enum option_id {
     OPTION_ID_COUNT
 };
 
-enum { OPTION_NO_FIELD = -1, OPTION_CHOICES_MAX = 8 };
+enum { OPTION_NO_FIELD = -1, OPTION_CHOICES_MAX = 12 };
 
 struct option {
     const char *flag;     /* "--port"; NULL: set by its variable alone. */
@@ -145,7 +148,15 @@ struct config_list {
     size_t bytes; /* Of the allocation. */
 };
 
-enum config_list_id { LIST_BACKENDS, LIST_MODELS, LIST_ALIASES, LIST_COUNT };
+enum config_list_id {
+    LIST_BACKENDS,
+    LIST_MODELS,
+    LIST_ALIASES,
+    LIST_LABELS,
+    LIST_PREFILL_LABELS,
+    LIST_DECODE_LABELS,
+    LIST_COUNT
+};
 
 /* Flag, else variable: how messages name the option. */
 const char *option_name(const struct option *option);
@@ -185,6 +196,8 @@ struct loader {
 
 __attribute__((format(printf, 2, 3))) void loader_error(struct loader *loader, const char *format,
                                                         ...);
+__attribute__((format(printf, 2, 3))) void loader_note(struct loader *loader, const char *format,
+                                                       ...);
 __attribute__((format(printf, 2, 3))) void loader_warn(struct loader *loader, const char *format,
                                                        ...);
 __attribute__((format(printf, 2, 3))) void loader_note(struct loader *loader, const char *format,
@@ -195,7 +208,8 @@ void loader_set(struct loader *loader, enum option_id id, const char *text,
 
 /* flags.c: reads argv. */
 void flags_read(struct loader *loader);
-/* lists.c: backends, models, aliases, and that they fit together. */
+/* lists.c: backends, models, aliases, labels, and that they fit together. */
 void lists_read(struct loader *loader);
+void labels_free(struct mem *mem, struct config_labels *labels);
 
 #endif

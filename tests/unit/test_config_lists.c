@@ -166,6 +166,43 @@ static void a_list_may_be_long_but_not_endless(void **state)
     buf_fini(&models);
 }
 
+static void labels_belong_to_backends_and_match_as_a_whole(void **state)
+{
+    (void)state;
+    config_fixture_load(&fixture, ARGUMENTS("--static-backends", "http://a,http://b,http://c",
+                                            "--static-models", "m,m,m", "--static-model-labels",
+                                            "prefill, x,decode-2", "--prefill-model-labels",
+                                            "prefill,y", "--decode-model-labels", "decode"));
+    assert_int_equal(fixture.action, CONFIG_RUN);
+    const struct config *config = &fixture.config;
+    assert_string_equal(config->backends[1].label, "x");
+    assert_int_equal(config->prefill_labels.count, 2);
+    assert_true(config_has_label(&config->prefill_labels, config->backends[0].label));
+    assert_false(config_has_label(&config->prefill_labels, config->backends[1].label));
+    assert_false(config_has_label(&config->decode_labels, config->backends[2].label));
+    assert_false(config_has_label(&config->prefill_labels, ""));
+
+    config_fixture_load_served(&fixture, ARGUMENTS("--port", "7"));
+    assert_string_equal(config->backends[0].label, "default");
+    assert_false(config_has_label(&config->prefill_labels, "default"));
+}
+
+static void bad_labels_are_refused_with_a_reason(void **state)
+{
+    (void)state;
+    static const char *const cases[][3] = {
+        {"--static-model-labels", "a,b", "has 2 entries"},
+        {"--static-model-labels", " ", "--static-model-labels: number 1 is empty"},
+        {"--prefill-model-labels", "a,,b", "--prefill-model-labels: number 2 is empty"},
+        {"--decode-model-labels", "a\tb", "--decode-model-labels: number 1"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        config_fixture_load_served(&fixture, ARGUMENTS(cases[i][0], cases[i][1]));
+        assert_int_equal(fixture.action, CONFIG_REFUSED);
+        assert_non_null(strstr(fixture.messages.data, cases[i][2]));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -177,6 +214,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(
             a_backend_may_serve_two_models_but_twice_the_same_is_warned_about, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_list_may_be_long_but_not_endless, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(labels_belong_to_backends_and_match_as_a_whole, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(bad_labels_are_refused_with_a_reason, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

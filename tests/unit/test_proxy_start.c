@@ -47,7 +47,8 @@ static void teardown(struct fixture *fixture)
 static void backends_get_address_host_and_path(void **state)
 {
     (void)state;
-    struct config_backend backends[] = {{"http://engine:8000/base", "m"}, {"http://[::1]:81", "m"}};
+    struct config_backend backends[] = {{.url = "http://engine:8000/base", .model = "m"},
+                                        {.url = "http://[::1]:81", .model = "m"}};
     struct fixture fixture;
     setup(&fixture, backends, 2);
     assert_true(router_add_backends(&fixture.router));
@@ -68,8 +69,9 @@ static void backends_get_address_host_and_path(void **state)
 static void an_engine_named_twice_serves_two_models(void **state)
 {
     (void)state;
-    struct config_backend backends[] = {
-        {"http://a:1", "one"}, {"http://b:1", "one"}, {"http://a:1", "two"}};
+    struct config_backend backends[] = {{.url = "http://a:1", .model = "one"},
+                                        {.url = "http://b:1", .model = "one"},
+                                        {.url = "http://a:1", .model = "two"}};
     struct fixture fixture;
     setup(&fixture, backends, 3);
     struct router *router = &fixture.router;
