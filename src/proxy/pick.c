@@ -186,7 +186,7 @@ static enum pick_result choose_locked(struct request *request, const struct hash
         record_locked(request, now_s);
         return PICK_CHOSEN;
     }
-    if (!route_has_other(router->fleet, request->model, request->excluded,
+    if (!route_has_other(router->fleet, request->model, 0, request->excluded,
                          request->excluded_count)) {
         return PICK_NOBODY;
     }

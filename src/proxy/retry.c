@@ -60,7 +60,8 @@ static bool costs_nothing(const struct request *request, bool connecting)
     bool broken = request->failed && !request->timed_out && request->failure != NET_INVALID;
     bool gone = broken && route_endpoint_is_ejected(fleet, request->choice.endpoint);
     return (connecting || gone) &&
-           route_has_sound_other(fleet, request->model, request->excluded, request->excluded_count);
+           route_has_sound_other(fleet, request->model, 0, request->excluded,
+                                 request->excluded_count);
 }
 
 /* The engine of this try has been excluded. Takes a grant of the budget if need be. */
@@ -72,8 +73,8 @@ static bool may_try_another(struct request *request, bool connecting)
         return false;
     }
     hashtrie_lock(router->trie);
-    bool other =
-        route_has_other(router->fleet, request->model, request->excluded, request->excluded_count);
+    bool other = route_has_other(router->fleet, request->model, 0, request->excluded,
+                                 request->excluded_count);
     bool is_free = other && costs_nothing(request, connecting);
     bool granted =
         is_free || (other && budget_take_retry(&router->retry_budget, router->config->retry_budget,

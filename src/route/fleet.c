@@ -96,7 +96,7 @@ int route_endpoint_add(struct route_fleet *fleet)
         return -1;
     }
     size_t number = fleet->endpoint_count++;
-    fleet->endpoints[number] = (struct route_endpoint){.up = true};
+    fleet->endpoints[number] = (struct route_endpoint){.up = true, .roles = ROUTE_ROLES_ALL};
     update_load_cost(fleet, number);
     return (int)number;
 }
@@ -182,6 +182,12 @@ void route_endpoint_set_up(struct route_fleet *fleet, size_t endpoint, bool up)
     REQUIRE(endpoint < fleet->endpoint_count);
     fleet->endpoints[endpoint].up = up;
     update_load_cost(fleet, endpoint);
+}
+
+void route_endpoint_set_roles(struct route_fleet *fleet, size_t endpoint, unsigned roles)
+{
+    REQUIRE(endpoint < fleet->endpoint_count);
+    fleet->endpoints[endpoint].roles = roles;
 }
 
 bool route_endpoint_is_up(const struct route_fleet *fleet, size_t endpoint)

@@ -25,6 +25,7 @@ struct route_endpoint {
     struct route_load load;
     struct route_numbers models; /* Those it serves; few. */
     bool up;
+    unsigned roles;
     enum fleet_state state;
     uint32_t failure_count;  /* In a row. */
     uint32_t ejection_count; /* Pauses in a row. */
@@ -84,6 +85,11 @@ static inline bool fleet_is_open(const struct route_fleet *fleet, size_t endpoin
     return at->up && (at->state == FLEET_FINE || at->state == FLEET_HALF_OPEN);
 }
 
+static inline bool fleet_has_role(const struct route_fleet *fleet, size_t endpoint, unsigned roles)
+{
+    return roles == 0 || (fleet->endpoints[endpoint].roles & roles) != 0;
+}
+
 uint64_t fleet_load(const struct route_fleet *fleet, size_t endpoint);
 /* Those whose pause is over become half open. */
 void fleet_end_pauses(struct route_fleet *fleet, uint64_t now_ns);
@@ -91,8 +97,8 @@ bool fleet_serves(const struct route_fleet *fleet, size_t endpoint, size_t model
 
 /* ---- policy.c ---- */
 
-/* Serves the model, is up, below its limit and not excluded. `desperate`: those ejected are
- * candidates, too. */
+/* Serves the model, has a role that is asked for, is up, below its limit and not excluded.
+ * `desperate`: those ejected are candidates, too. */
 bool fleet_is_candidate(const struct route_fleet *fleet, const struct route_query *query,
                         size_t endpoint, bool desperate);
 /* What the endpoint holds of the prompt. */

@@ -62,6 +62,12 @@ static uint64_t uncached_bytes(const struct route_query *query, uint64_t held)
     return rest > query->chunk_bytes ? rest : query->chunk_bytes;
 }
 
+static uint64_t uncached_cost(const struct route_query *query, uint64_t held)
+{
+    uint64_t factor = query->received ? ROUTE_RECEIVED_FACTOR : ROUTE_UNCACHED_FACTOR;
+    return factor * uncached_bytes(query, held);
+}
+
 /* FLEET_DOWN: not a candidate. `desperate`: those ejected are. */
 static uint64_t load_of(const struct route_fleet *fleet, size_t endpoint, bool desperate)
 {
@@ -83,7 +89,7 @@ static struct best least_loaded(struct route_fleet *fleet, const struct route_qu
         size_t endpoint = model->endpoints.numbers[i];
         uint64_t load = load_of(fleet, endpoint, desperate);
         if (load != FLEET_DOWN && (best.ties == 0 || load <= best.cost) &&
-            !is_excluded(query, endpoint)) {
+            fleet_has_role(fleet, endpoint, query->roles) && !is_excluded(query, endpoint)) {
             consider(fleet, &best, endpoint, load);
         }
     }
@@ -94,6 +100,7 @@ bool fleet_is_candidate(const struct route_fleet *fleet, const struct route_quer
                         size_t endpoint, bool desperate)
 {
     return fleet_serves(fleet, endpoint, query->model) &&
+           fleet_has_role(fleet, endpoint, query->roles) &&
            load_of(fleet, endpoint, desperate) != FLEET_DOWN && !is_excluded(query, endpoint);
 }
 
@@ -115,8 +122,7 @@ static struct held look_at_holders(struct route_fleet *fleet, const struct route
         }
         held.longest = holder->bytes > held.longest ? holder->bytes : held.longest;
         consider(fleet, best, holder->endpoint,
-                 load_of(fleet, holder->endpoint, desperate) +
-                     ROUTE_UNCACHED_FACTOR * uncached_bytes(query, holder->bytes));
+                 load_of(fleet, holder->endpoint, desperate) + uncached_cost(query, holder->bytes));
     }
     for (size_t i = 0; i < query->holder_count; i++) {
         if (query->holders[i].endpoint == best->endpoint && query->holders[i].bytes > held.chosen) {
@@ -147,7 +153,7 @@ static bool pick_prefixaware(struct route_fleet *fleet, const struct route_query
     if (best.ties == 0) {
         return false;
     }
-    best.cost += ROUTE_UNCACHED_FACTOR * uncached_bytes(query, query->all_held_bytes);
+    best.cost += uncached_cost(query, query->all_held_bytes);
     struct held held = look_at_holders(fleet, query, desperate, &best);
     *out = (struct route_choice){.endpoint = best.endpoint,
                                  .held_bytes = held.chosen,
@@ -213,7 +219,7 @@ static bool is_one_busy(const struct route_fleet *fleet, const struct route_quer
     for (size_t i = 0; i < candidates->count; i++) {
         size_t endpoint = candidates->numbers[i];
         if (fleet_is_open(fleet, endpoint) && !fleet_has_room(fleet, endpoint) &&
-            !is_excluded(query, endpoint)) {
+            fleet_has_role(fleet, endpoint, query->roles) && !is_excluded(query, endpoint)) {
             return true;
         }
     }
@@ -231,30 +237,33 @@ bool route_pick(struct route_fleet *fleet, const struct route_query *query,
            (!is_one_busy(fleet, query) && pick(fleet, query, true, out));
 }
 
-static bool has_other(const struct route_fleet *fleet, size_t model, const uint32_t *excluded,
-                      size_t excluded_count, bool sound)
+static bool has_other(const struct route_fleet *fleet, const struct route_query *query, bool sound)
 {
-    REQUIRE(model < fleet->model_count);
-    const struct route_numbers *candidates = &fleet->models[model].endpoints;
-    struct route_query query = {.excluded = excluded, .excluded_count = excluded_count};
+    REQUIRE(query->model < fleet->model_count);
+    const struct route_numbers *candidates = &fleet->models[query->model].endpoints;
     for (size_t i = 0; i < candidates->count; i++) {
-        const struct route_endpoint *at = &fleet->endpoints[candidates->numbers[i]];
+        size_t endpoint = candidates->numbers[i];
+        const struct route_endpoint *at = &fleet->endpoints[endpoint];
         if (at->up && (!sound || at->state == FLEET_FINE) &&
-            !is_excluded(&query, candidates->numbers[i])) {
+            fleet_has_role(fleet, endpoint, query->roles) && !is_excluded(query, endpoint)) {
             return true;
         }
     }
     return false;
 }
 
-bool route_has_other(const struct route_fleet *fleet, size_t model, const uint32_t *excluded,
-                     size_t excluded_count)
+bool route_has_other(const struct route_fleet *fleet, size_t model, unsigned roles,
+                     const uint32_t *excluded, size_t excluded_count)
 {
-    return has_other(fleet, model, excluded, excluded_count, false);
+    struct route_query query = {
+        .model = model, .roles = roles, .excluded = excluded, .excluded_count = excluded_count};
+    return has_other(fleet, &query, false);
 }
 
-bool route_has_sound_other(const struct route_fleet *fleet, size_t model, const uint32_t *excluded,
-                           size_t excluded_count)
+bool route_has_sound_other(const struct route_fleet *fleet, size_t model, unsigned roles,
+                           const uint32_t *excluded, size_t excluded_count)
 {
-    return has_other(fleet, model, excluded, excluded_count, true);
+    struct route_query query = {
+        .model = model, .roles = roles, .excluded = excluded, .excluded_count = excluded_count};
+    return has_other(fleet, &query, true);
 }

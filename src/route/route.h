@@ -30,6 +30,7 @@ enum {
     ROUTE_HOLDERS_MAX = 64,
     ROUTE_BYTES_PER_TOKEN = 4,
     ROUTE_UNCACHED_FACTOR = 4,
+    ROUTE_RECEIVED_FACTOR = 1, /* Of what is fetched from another endpoint, not computed. */
     ROUTE_IN_FLIGHT_TOKENS = 3000,
     ROUTE_EJECTION_DOUBLINGS = 3,
 };
@@ -59,6 +60,9 @@ enum route_outcome {
 const char *route_outcome_name(enum route_outcome outcome); /* "holder", "shorter", ... */
 const char *route_policy_name(enum route_policy policy);    /* "prefixaware", "roundrobin", ... */
 
+/* What endpoints are for. Bits: one may do several. */
+enum route_role { ROUTE_PREFILL = 1, ROUTE_DECODE = 2, ROUTE_PLAIN = 4, ROUTE_ROLES_ALL = 7 };
+
 struct route_fleet;
 
 /* NULL: out of memory. */
@@ -72,6 +76,8 @@ bool route_endpoint_serves(struct route_fleet *fleet, size_t endpoint, const cha
 /* One that is down is no candidate. Endpoints start up. */
 void route_endpoint_set_up(struct route_fleet *fleet, size_t endpoint, bool up);
 bool route_endpoint_is_up(const struct route_fleet *fleet, size_t endpoint);
+/* Endpoints start with all roles. */
+void route_endpoint_set_roles(struct route_fleet *fleet, size_t endpoint, unsigned roles);
 
 /* ---- Ejecting failing endpoints ----
  *
@@ -118,6 +124,8 @@ struct route_holder {
 struct route_query {
     enum route_policy policy;
     size_t model;
+    unsigned roles; /* Candidates have one of these; 0: any. */
+    bool received;  /* What the endpoint does not hold it fetches, and computes nothing. */
     bool has_prompt;
     uint64_t prompt_bytes;   /* Whole prompt key. */
     uint64_t all_held_bytes; /* Held by every endpoint. */
@@ -144,13 +152,13 @@ struct route_choice {
  * counter and whose pause is over. */
 bool route_pick(struct route_fleet *fleet, const struct route_query *query,
                 struct route_choice *out);
-/* Is there one that serves the model, is up and not excluded, be it at its limit? After a pick that
- * failed: it is worth waiting. */
-bool route_has_other(const struct route_fleet *fleet, size_t model, const uint32_t *excluded,
-                     size_t excluded_count);
+/* Is there one that serves the model, has one of the `roles` (0: any), is up and not excluded, be
+ * it at its limit? After a pick that failed: it is worth waiting. */
+bool route_has_other(const struct route_fleet *fleet, size_t model, unsigned roles,
+                     const uint32_t *excluded, size_t excluded_count);
 /* The same, and it is not ejected. */
-bool route_has_sound_other(const struct route_fleet *fleet, size_t model, const uint32_t *excluded,
-                           size_t excluded_count);
+bool route_has_sound_other(const struct route_fleet *fleet, size_t model, unsigned roles,
+                           const uint32_t *excluded, size_t excluded_count);
 
 /* ---- Load: each request at an endpoint calls sent, then prefilled at most once, then ended once
  * ---- */

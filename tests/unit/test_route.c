@@ -282,12 +282,12 @@ static void an_ejected_endpoint_is_another_one_but_no_sound_one(void **state)
     }
     excluded[2] = 0; /* All but 2. */
     route_fleet_set_ejection(fixture->fleet, 1, PAUSE_NS);
-    assert_true(route_has_sound_other(fixture->fleet, 0, excluded, ENDPOINTS));
+    assert_true(route_has_sound_other(fixture->fleet, 0, 0, excluded, ENDPOINTS));
     (void)route_endpoint_failed(fixture->fleet, 2, 0);
-    assert_false(route_has_sound_other(fixture->fleet, 0, excluded, ENDPOINTS));
-    assert_true(route_has_other(fixture->fleet, 0, excluded, ENDPOINTS));
+    assert_false(route_has_sound_other(fixture->fleet, 0, 0, excluded, ENDPOINTS));
+    assert_true(route_has_other(fixture->fleet, 0, 0, excluded, ENDPOINTS));
     route_endpoint_set_up(fixture->fleet, 2, false);
-    assert_false(route_has_other(fixture->fleet, 0, excluded, ENDPOINTS));
+    assert_false(route_has_other(fixture->fleet, 0, 0, excluded, ENDPOINTS));
 }
 
 static void one_request_probes_an_endpoint_whose_pause_is_over(void **state)
@@ -552,7 +552,7 @@ static void a_full_endpoint_is_no_candidate(void **state)
         assert_int_equal(pick(fixture, &asked).endpoint, 3);
         route_request_sent(fixture->fleet, 3, CHUNK);
         assert_false(route_pick(fixture->fleet, &asked, &choice));
-        assert_true(route_has_other(fixture->fleet, 0, NULL, 0));
+        assert_true(route_has_other(fixture->fleet, 0, 0, NULL, 0));
         for (size_t i = 0; i < ENDPOINTS; i++) {
             route_request_prefilled(fixture->fleet, i, CHUNK);
             route_request_ended(fixture->fleet, i);
