@@ -15,6 +15,7 @@ enum {
     CURL_BUFFER_BYTES = 16 * 1024,
     KEEP_ALIVE_IDLE_S = 30, /* Then it is asked every KEEP_ALIVE_PAUSE_S, 9 times (Linux). */
     KEEP_ALIVE_PAUSE_S = 5,
+    STATUS_FINAL = 200, /* Below: interim. */
 };
 
 struct fetcher {
@@ -156,6 +157,13 @@ void fetcher_free(struct fetcher *fetcher)
 
 /* ---- Fetches ---- */
 
+unsigned fetch_status(const struct fetch *fetch)
+{
+    long status = 0;
+    (void)curl_easy_getinfo(fetch->easy, CURLINFO_RESPONSE_CODE, &status); /* 0 where none came. */
+    return (unsigned)status;
+}
+
 /* Returning less than it got ends the transfer with an error. */
 static size_t on_curl_body(char *bytes, size_t unit, size_t count, void *user)
 {
@@ -169,15 +177,20 @@ static size_t on_curl_body(char *bytes, size_t unit, size_t count, void *user)
     return fetch->refused ? 0 : size;
 }
 
+/* A line at a time; an empty one ends the head, of an interim answer, too. */
 static size_t on_curl_head(const char *bytes, size_t unit, size_t count, void *user)
 {
     struct fetch *fetch = user;
     size_t size = unit * count;
-    (void)bytes;
     if (size > fetch->options.head_bytes_max - fetch->head_bytes) {
         return 0;
     }
     fetch->head_bytes += size;
+    unsigned status = fetch_status(fetch);
+    bool is_end = size > 0 && (bytes[0] == '\r' || bytes[0] == '\n') && status >= STATUS_FINAL;
+    if (is_end && fetch->options.on_status != NULL) {
+        fetch->options.on_status(fetch->options.user, status);
+    }
     return size;
 }
 
@@ -299,13 +312,6 @@ void fetch_cancel(struct fetch *fetch)
     (void)curl_multi_remove_handle(fetch->fetcher->multi, fetch->easy); /* It was added. */
     fetch->fetcher->fetch_count--;
     fetch_free(fetch);
-}
-
-unsigned fetch_status(const struct fetch *fetch)
-{
-    long status = 0;
-    (void)curl_easy_getinfo(fetch->easy, CURLINFO_RESPONSE_CODE, &status); /* 0 where none came. */
-    return (unsigned)status;
 }
 
 static const char *error_of(const struct fetch *fetch, CURLcode code)

@@ -26,6 +26,8 @@ struct fetch_options {
     uint64_t connect_timeout_ns; /* Of it, until there is a connection; 0: all of it. */
     size_t head_bytes_max;
     size_t body_bytes_max; /* SIZE_MAX: no end. */
+    /* The head is there. Optional; may neither begin nor cancel fetches. */
+    void (*on_status)(void *user, unsigned status);
     /* Of the body, whatever the status. May neither begin nor cancel fetches. False: no more. */
     bool (*on_bytes)(void *user, const char *bytes, size_t size);
     /* Once, unless cancelled before. `error` NULL: answered as a whole, with `status`; else why
