@@ -226,6 +226,8 @@ struct router *router_new(const struct config *config, struct log *log)
     atomic_init(&router->phase, ROUTER_SERVING);
     atomic_init(&router->store_settled, false);
     router->store_until_ns = net_now_ns() + config->store_wait_ns;
+    host_init(&router->host);
+    router->figures_due_ns = net_now_ns() + config->log_stats_interval_ns;
     bodies_init(&router->bodies, config->buffered_bytes_max, config->body_bytes_max);
     pthread_mutex_init(&router->log_mutex, NULL);
     open_doors(router);
@@ -275,7 +277,7 @@ void router_free(struct router *router)
     struct mem *mem = &router->mem;
     mem_free(mem, router->workers, thread_count * sizeof *router->workers);
     mem_free(mem, router->backends, backend_count * sizeof *router->backends);
-    mem_free(mem, router->arrivals, backend_count * sizeof *router->arrivals);
+    mem_free(mem, router->recent, backend_count * sizeof *router->recent);
     mem_free(mem, router->pairs, backend_count * sizeof *router->pairs);
     mem_free(mem, router->backend_of_holder,
              router->backend_of_holder_size * sizeof *router->backend_of_holder);

@@ -187,9 +187,9 @@ bool router_add_backends(struct router *router)
         return true;
     }
     router->backends = mem_alloc_zero(&router->mem, count * sizeof *router->backends);
-    router->arrivals = mem_alloc_zero(&router->mem, count * sizeof *router->arrivals);
+    router->recent = mem_alloc_zero(&router->mem, count * sizeof *router->recent);
     router->pairs = mem_alloc_zero(&router->mem, count * sizeof *router->pairs);
-    if (router->backends == NULL || router->arrivals == NULL || router->pairs == NULL) {
+    if (router->backends == NULL || router->recent == NULL || router->pairs == NULL) {
         log_write(router->log, LOG_ERROR, "Out of memory");
         return false;
     }
@@ -218,34 +218,4 @@ size_t router_pair(const struct router *router, size_t endpoint, size_t model)
     }
     CHECK(pair != SIZE_MAX); /* Only an endpoint that serves the model is picked. */
     return pair;
-}
-
-/* ---- Arrivals ---- */
-
-static void arrivals_advance(struct arrivals *arrivals, uint64_t now_s)
-{
-    if (now_s <= arrivals->last_s) {
-        return;
-    }
-    uint64_t steps = now_s - arrivals->last_s;
-    steps = steps < ROUTER_QPS_WINDOW_S ? steps : ROUTER_QPS_WINDOW_S;
-    for (uint64_t i = 0; i < steps; i++) {
-        uint32_t *slot = &arrivals->counts[(now_s - i) % ROUTER_QPS_WINDOW_S];
-        arrivals->sum -= *slot;
-        *slot = 0;
-    }
-    arrivals->last_s = now_s;
-}
-
-void arrivals_add(struct arrivals *arrivals, uint64_t now_s)
-{
-    arrivals_advance(arrivals, now_s);
-    arrivals->counts[arrivals->last_s % ROUTER_QPS_WINDOW_S]++;
-    arrivals->sum++;
-}
-
-double arrivals_per_second(struct arrivals *arrivals, uint64_t now_s)
-{
-    arrivals_advance(arrivals, now_s);
-    return (double)arrivals->sum / ROUTER_QPS_WINDOW_S;
 }

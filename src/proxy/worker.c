@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "proxy/conn.h"
 #include "proxy/engines.h"
+#include "proxy/figures_log.h"
 #include "proxy/queue.h"
 #include "proxy/tls.h"
 #include "proxy/upstream.h"
@@ -75,6 +76,7 @@ static void on_sweep(void *user)
     if (worker->number == 0) {
         life_sweep(worker->router, now_ns);
         tls_sweep(worker->router, now_ns);
+        figures_log_sweep(worker->router, now_ns);
     }
     net_timer_start(worker->sweep, ROUTER_SWEEP_NS);
 }

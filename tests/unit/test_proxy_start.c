@@ -1,4 +1,4 @@
-/* Backends, models and aliases out of a configuration; arrivals per second. */
+/* Backends, models and aliases out of a configuration. */
 #include <unistd.h>
 
 #include "proxy/router.h"
@@ -32,7 +32,7 @@ static void teardown(struct fixture *fixture)
     struct router *router = &fixture->router;
     size_t count = fixture->config.backend_count;
     mem_free(&router->mem, router->backends, count * sizeof *router->backends);
-    mem_free(&router->mem, router->arrivals, count * sizeof *router->arrivals);
+    mem_free(&router->mem, router->recent, count * sizeof *router->recent);
     mem_free(&router->mem, router->pairs, count * sizeof *router->pairs);
     mem_free(&router->mem, router->backend_of_holder,
              router->backend_of_holder_size * sizeof *router->backend_of_holder);
@@ -111,28 +111,12 @@ static void aliases_are_found_and_others_left_alone(void **state)
     teardown(&fixture);
 }
 
-static void arrivals_leave_after_a_minute(void **state)
-{
-    (void)state;
-    struct arrivals arrivals = {0};
-    for (int i = 0; i < 120; i++) {
-        arrivals_add(&arrivals, 1000 + (uint64_t)i / 2);
-    }
-    assert_true(arrivals_per_second(&arrivals, 1059) == 2.0);
-    assert_true(arrivals_per_second(&arrivals, 1089) == 1.0);
-    assert_true(arrivals_per_second(&arrivals, 1080) == 1.0); /* A clock that steps back. */
-    assert_true(arrivals_per_second(&arrivals, 5000) == 0.0);
-    arrivals_add(&arrivals, 5000);
-    assert_true(arrivals_per_second(&arrivals, 5000) * ROUTER_QPS_WINDOW_S == 1.0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(backends_get_address_host_and_path),
         cmocka_unit_test(an_engine_named_twice_serves_two_models),
         cmocka_unit_test(aliases_are_found_and_others_left_alone),
-        cmocka_unit_test(arrivals_leave_after_a_minute),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
