@@ -141,10 +141,7 @@ static void set_option(struct server_options *options, int which, const char *te
 int main(int argc, char **argv)
 {
     struct server_options options = {
-        .engine = {.kv_tokens = 131072,
-                   .prefill_tokens_per_s = 20000,
-                   .decode_ns = 10e6,
-                   .batch_max = 64},
+        .engine = ENGINE_OPTIONS_DEFAULT,
         .host = "127.0.0.1",
         .engine_id = "engine",
         .tokens_default = 16,

@@ -42,6 +42,10 @@ struct engine_options {
     double decode_ns;
     size_t batch_max;
 };
+#define ENGINE_OPTIONS_DEFAULT                                                                 \
+    {                                                                                          \
+        .kv_tokens = 131072, .prefill_tokens_per_s = 20000, .decode_ns = 10e6, .batch_max = 64 \
+    }
 
 struct engine_stats {
     uint64_t running_count;
