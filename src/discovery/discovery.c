@@ -264,17 +264,30 @@ static void engine_free(struct discovery_engine *engine)
     mem_free(mem, engine, sizeof *engine);
 }
 
+void discovery_remove(struct discovery_engine *engine)
+{
+    if (engine == NULL) {
+        return;
+    }
+    struct discovery *discovery = engine->discovery;
+    bool was_running = engine->question != NULL;
+    if (was_running) {
+        fetch_cancel(engine->question->fetch);
+        drop_question(engine);
+    }
+    engine_free(engine);
+    if (was_running) {
+        net_timer_start(discovery->timer, 0); /* One that is due may run in its place. */
+    }
+}
+
 void discovery_free(struct discovery *discovery)
 {
     if (discovery == NULL) {
         return;
     }
     while (!list_empty(&discovery->running)) {
-        struct discovery_engine *engine =
-            LIST_ITEM(discovery->running.next, struct discovery_engine, link);
-        fetch_cancel(engine->question->fetch);
-        drop_question(engine);
-        engine_free(engine);
+        discovery_remove(LIST_ITEM(discovery->running.next, struct discovery_engine, link));
     }
     while (!list_empty(&discovery->waiting)) {
         engine_free(LIST_ITEM(discovery->waiting.next, struct discovery_engine, link));

@@ -70,7 +70,7 @@ struct discovery_options {
     const char *ca_file;       /* Borrowed, of https://: as in fetch.h. */
     const char *cert_file;
     const char *key_file;
-    /* From net_loop_run() alone; may hurry and add, must not free the discovery. */
+    /* From net_loop_run() alone; may hurry, add and remove, must not free the discovery. */
     void (*on_result)(void *user, void *engine_user, const struct discovery_result *result);
     void *user;
 };
@@ -85,6 +85,8 @@ void discovery_free(struct discovery *discovery);
  * URL is too long. */
 struct discovery_engine *discovery_add(struct discovery *discovery, const char *url,
                                        void *engine_user);
+/* Nothing of it is called back any more. NULL is fine. */
+void discovery_remove(struct discovery_engine *engine);
 /* It may have restarted: ask as soon as DISCOVERY_GAP_NS since the last begin allows. */
 void discovery_hurry(struct discovery_engine *engine);
 

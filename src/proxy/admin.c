@@ -48,7 +48,7 @@ static void write_model(struct json_writer *writer, const char *name, uint64_t c
     json_write_end(writer);
 }
 
-/* Models in the order of the configuration; aliases are not listed. */
+/* Models that are served now, in the order in which they came; aliases are not listed. */
 static void serve_models(struct request *request, struct buf *body)
 {
     struct router *router = request->worker->router;
@@ -61,7 +61,7 @@ static void serve_models(struct request *request, struct buf *body)
     json_write_array(&writer);
     for (size_t i = 0; i < route_model_count(router->fleet); i++) {
         const char *name = route_model_name(router->fleet, i);
-        if (name[0] != '\0') {
+        if (name[0] != '\0' && route_model_is_served(router->fleet, i)) {
             write_model(&writer, name, router->start_unix_s);
         }
     }

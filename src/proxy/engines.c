@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "proxy/backends.h"
 #include "proxy/queue.h"
 #include "trie/trie.h"
 
@@ -15,8 +16,9 @@
 /* The interval, as in the Python router, but within these. */
 #define ANSWER_TIMEOUT_MIN_NS CLOCK_NS_PER_S
 #define ANSWER_TIMEOUT_MAX_NS (10 * CLOCK_NS_PER_S)
-#define GENERATION_PREFIX     "start "
-#define GENERATION_BYTES      64
+#define START_MARK            "start "
+#define SEEN_MARK             "seen "
+enum { GENERATION_BYTES = BACKEND_TEXT_MAX + 64 };
 
 /* What one answer changed, told to the log outside of the lock. */
 struct news {
@@ -29,66 +31,129 @@ struct news {
     enum hashtrie_status status; /* Of noting its start. */
 };
 
-/* ---- What follows ---- */
+/* ---- Generations: which start of which process an engine is ----
+ *
+ * As the trie and the store keep it: "[NAME ][start SECONDS | seen SECONDS]". The name is what who
+ * wishes for the engine calls the process (its pod's UID), the time what its metrics tell. Either
+ * may come first, and the other one later; each that changes means another process.
+ */
+struct generation {
+    struct span name;
+    const char *time; /* "start ..." or "seen ...", to the end; "": neither. */
+};
 
-static double start_of_generation(const char *generation)
+static struct generation read_generation(const char *text)
 {
-    size_t prefix = sizeof GENERATION_PREFIX - 1;
-    return strncmp(generation, GENERATION_PREFIX, prefix) == 0 ? strtod(generation + prefix, NULL)
-                                                               : NAN;
+    static const char *const marks[] = {START_MARK, SEEN_MARK};
+    for (size_t i = 0; i < 2; i++) {
+        const char *mark = strncmp(text, marks[i], strlen(marks[i])) == 0 ? text : NULL;
+        for (const char *at = text; mark == NULL && (at = strchr(at, ' ')) != NULL; at++) {
+            mark = strncmp(at + 1, marks[i], strlen(marks[i])) == 0 ? at + 1 : NULL;
+        }
+        if (mark != NULL) {
+            size_t before = (size_t)(mark - text);
+            return (struct generation){{text, before == 0 ? 0 : before - 1}, mark};
+        }
+    }
+    return (struct generation){{text, strlen(text)}, ""};
+}
+
+static void write_generation(struct span name, const char *time, char out[GENERATION_BYTES])
+{
+    int size = snprintf(out, GENERATION_BYTES, "%.*s%s%s", (int)name.size, name.data,
+                        name.size > 0 && *time != '\0' ? " " : "", time);
+    CHECK(size >= 0 && size < GENERATION_BYTES);
+}
+
+static double start_of_generation(struct generation generation)
+{
+    size_t mark = sizeof START_MARK - 1;
+    return strncmp(generation.time, START_MARK, mark) == 0 ? strtod(generation.time + mark, NULL)
+                                                           : NAN;
 }
 
 /* Where a start time is told, it decides. Else a counter that went down does, as long as this
  * router has watched it. */
-static bool has_restarted(const char *generation, const struct discovery_figures *before,
+static bool has_restarted(struct generation known, const struct discovery_figures *before,
                           const struct discovery_figures *now)
 {
     if (isnan(now->start_time_s)) {
         return now->prompt_tokens < before->prompt_tokens;
     }
-    return !(fabs(start_of_generation(generation) - now->start_time_s) <= START_TIME_SLACK_S);
+    return !(fabs(start_of_generation(known) - now->start_time_s) <= START_TIME_SLACK_S);
 }
 
+/* Lock held. `name` may point into what the trie knows. */
+static enum hashtrie_status set_generation(struct router *router, hashtrie_endpoint holder,
+                                           struct span name, const char *time, bool restarted)
+{
+    char text[GENERATION_BYTES];
+    write_generation(name, time, text);
+    return restarted ? hashtrie_endpoint_set_generation(router->trie, holder, text)
+                     : trie_endpoint_refine(router->trie, holder, text);
+}
+
+void engines_note_generation(struct router *router, struct backend *backend, const char *generation)
+{
+    struct trie_endpoint stored;
+    CHECK(trie_endpoint_get(router->trie, backend->holder, &stored));
+    struct generation known = read_generation(stored.generation);
+    struct span name = span_of(generation);
+    if (known.name.size == name.size && memcmp(known.name.data, name.data, name.size) == 0) {
+        return;
+    }
+    bool restarted = known.name.size > 0;
+    enum hashtrie_status status =
+        set_generation(router, backend->holder, name, restarted ? "" : known.time, restarted);
+    if (restarted && status == HASHTRIE_OK) {
+        backend->engine.restart_count++;
+        backend->engine.figures = discovery_figures_unknown(); /* Were the other one's. */
+    }
+}
+
+/* ---- What follows ---- */
+
 /* Lock held. */
-static void note_start(struct router *router, size_t endpoint,
+static void note_start(struct router *router, struct backend *backend,
                        const struct discovery_figures *before, struct news *news)
 {
-    struct engine *engine = &router->engines[endpoint];
+    struct engine *engine = &backend->engine;
     const struct discovery_figures *now = &engine->figures;
-    hashtrie_endpoint holder = router->backends[endpoint].holder;
-    struct trie_endpoint known;
+    struct trie_endpoint stored;
     if ((isnan(now->start_time_s) && isnan(now->prompt_tokens)) ||
-        !trie_endpoint_get(router->trie, holder, &known)) {
+        !trie_endpoint_get(router->trie, backend->holder, &stored)) {
         return;
     }
-    bool is_known = known.generation[0] != '\0';
-    if (is_known && !has_restarted(known.generation, before, now)) {
+    struct generation known = read_generation(stored.generation);
+    bool is_known = *known.time != '\0';
+    if (is_known && !has_restarted(known, before, now)) {
         return;
     }
-    news->start_before_s = start_of_generation(known.generation);
-    char generation[GENERATION_BYTES];
+    news->start_before_s = start_of_generation(known);
+    char time[64];
     bool has_start = !isnan(now->start_time_s);
-    (void)snprintf(generation, sizeof generation, "%s%.3f", has_start ? GENERATION_PREFIX : "seen ",
+    (void)snprintf(time, sizeof time, "%s%.3f", has_start ? START_MARK : SEEN_MARK,
                    has_start ? now->start_time_s : engine->told_unix_s);
-    news->status = hashtrie_endpoint_set_generation(router->trie, holder, generation);
+    news->status = set_generation(router, backend->holder, known.name, time, is_known);
     news->restarted = is_known && news->status == HASHTRIE_OK;
     engine->restart_count += news->restarted ? 1 : 0;
 }
 
 /* Lock held. */
-static void note_capacity(struct router *router, size_t endpoint, double before, struct news *news)
+static void note_capacity(struct router *router, struct backend *backend, double before,
+                          struct news *news)
 {
-    double tokens = router->engines[endpoint].figures.kv_capacity_tokens;
+    double tokens = backend->engine.figures.kv_capacity_tokens;
     if (router->config->kv_capacity_tokens != 0 || isnan(tokens) || tokens == before) {
         return; /* The flag wins. */
     }
-    hashtrie_endpoint_set_capacity(router->trie, router->backends[endpoint].holder,
+    hashtrie_endpoint_set_capacity(router->trie, backend->holder,
                                    (uint64_t)tokens * ROUTE_BYTES_PER_TOKEN);
     news->capacity_tokens = tokens;
 }
 
 /* Lock held. */
-static void note_answer(struct router *router, size_t endpoint,
+static void note_answer(struct router *router, struct backend *backend,
                         const struct discovery_result *result, struct news *news)
 {
     static const enum engine_answer answers[] = {
@@ -96,7 +161,7 @@ static void note_answer(struct router *router, size_t endpoint,
         [DISCOVERY_NO_METRICS] = ENGINE_NO_METRICS,
         [DISCOVERY_FAILED] = ENGINE_SILENT,
     };
-    struct engine *engine = &router->engines[endpoint];
+    struct engine *engine = &backend->engine;
     *news = (struct news){.before = engine->answer,
                           .now = answers[result->outcome],
                           .first = engine->told_unix_s == 0,
@@ -115,8 +180,8 @@ static void note_answer(struct router *router, size_t endpoint,
         engine->figures.kv_capacity_tokens = before.kv_capacity_tokens;
     }
     engine->told_unix_s = (double)net_unix_ns() / (double)CLOCK_NS_PER_S;
-    note_start(router, endpoint, &before, news);
-    note_capacity(router, endpoint, before.kv_capacity_tokens, news);
+    note_start(router, backend, &before, news);
+    note_capacity(router, backend, before.kv_capacity_tokens, news);
 }
 
 /* ---- Telling the log ---- */
@@ -188,17 +253,15 @@ static void log_news(struct log *log, const char *url, const struct news *news,
 static void on_result(void *user, void *engine_user, const struct discovery_result *result)
 {
     struct router *router = user;
-    struct engine *engine = engine_user;
-    size_t endpoint = (size_t)(engine - router->engines);
+    struct backend *backend = engine_user;
     struct news news;
     hashtrie_lock(router->trie);
-    note_answer(router, endpoint, result, &news);
+    note_answer(router, backend, result, &news);
     router->telling_count += news.now == ENGINE_TELLS ? 1 : 0;
     router->telling_count -= news.before == ENGINE_TELLS ? 1 : 0;
     hashtrie_unlock(router->trie);
     /* Nobody but this thread changes an engine: it may be read without the lock. */
-    log_news(&router->workers[0].log, router->backends[endpoint].url, &news, engine,
-             result->reason);
+    log_news(&router->workers[0].log, backend->url, &news, &backend->engine, result->reason);
 }
 
 /* ---- Health ---- */
@@ -206,10 +269,11 @@ static void on_result(void *user, void *engine_user, const struct discovery_resu
 static void on_health(void *user, void *engine_user, const struct discovery_result *result)
 {
     struct router *router = user;
-    struct engine *engine = engine_user;
+    struct backend *backend = engine_user;
+    struct engine *engine = &backend->engine;
     struct log *log = &router->workers[0].log;
-    size_t endpoint = (size_t)(engine - router->engines);
-    const char *url = router->backends[endpoint].url;
+    size_t endpoint = backend->number;
+    const char *url = backend->url;
     bool is_well = result->outcome == DISCOVERY_TOLD;
     hashtrie_lock(router->trie);
     bool was_up = route_endpoint_is_up(router->fleet, endpoint);
@@ -236,7 +300,7 @@ static void on_health(void *user, void *engine_user, const struct discovery_resu
 /* Lock held. True: the first loop is to be woken. */
 static bool suspect(struct router *router, size_t endpoint)
 {
-    struct list *link = &router->engines[endpoint].suspected;
+    struct list *link = &router->backends[endpoint]->engine.suspected;
     if ((router->discovery == NULL && router->checks == NULL) || !list_empty(link)) {
         return false;
     }
@@ -261,7 +325,7 @@ void engines_failed(struct worker *worker, size_t endpoint)
     hashtrie_lock(router->trie);
     bool wake = suspect(router, endpoint);
     uint64_t pause_ns = route_endpoint_failed(router->fleet, endpoint, net_now_ns());
-    router->engines[endpoint].ejection_count += pause_ns > 0 ? 1 : 0;
+    router->backends[endpoint]->engine.ejection_count += pause_ns > 0 ? 1 : 0;
     hashtrie_unlock(router->trie);
     if (wake) {
         net_wake_send(router->workers[0].wake);
@@ -269,7 +333,7 @@ void engines_failed(struct worker *worker, size_t endpoint)
     if (pause_ns > 0) {
         log_write(&worker->log, LOG_WARNING,
                   "Engine %s failed again and again: ejected for %.3f s, its prefixes are kept",
-                  router->backends[endpoint].url, (double)pause_ns / (double)CLOCK_NS_PER_S);
+                  router->backends[endpoint]->url, (double)pause_ns / (double)CLOCK_NS_PER_S);
     }
 }
 
@@ -294,6 +358,51 @@ void engines_take_suspected(struct router *router)
 }
 
 /* ---- Life ---- */
+
+void engine_init(struct engine *engine)
+{
+    *engine = (struct engine){.figures = discovery_figures_unknown()};
+    list_init(&engine->suspected);
+}
+
+bool engines_ask(struct router *router, struct backend *backend)
+{
+    struct engine *engine = &backend->engine;
+    hashtrie_lock(router->trie);
+    engine->sick_count = 0;
+    engine->well_count = 0;
+    hashtrie_unlock(router->trie);
+    if (router->discovery != NULL) {
+        engine->asked = discovery_add(router->discovery, backend->url, backend);
+    }
+    if (router->checks != NULL) {
+        engine->checked = discovery_add(router->checks, backend->url, backend);
+    }
+    bool asked = (router->discovery == NULL || engine->asked != NULL) &&
+                 (router->checks == NULL || engine->checked != NULL);
+    if (!asked) {
+        engines_unask(router, backend);
+    }
+    return asked;
+}
+
+void engines_unask(struct router *router, struct backend *backend)
+{
+    struct engine *engine = &backend->engine;
+    discovery_remove(engine->asked);
+    discovery_remove(engine->checked);
+    engine->asked = NULL;
+    engine->checked = NULL;
+    hashtrie_lock(router->trie);
+    router->telling_count -= engine->answer == ENGINE_TELLS ? 1 : 0;
+    engine->answer = ENGINE_UNASKED;
+    hashtrie_unlock(router->trie);
+}
+
+void engines_forget(struct backend *backend)
+{
+    list_remove(&backend->engine.suspected);
+}
 
 static struct discovery *start(struct router *router, struct discovery_options options)
 {
@@ -321,13 +430,7 @@ static bool start_asking(struct router *router)
         .on_result = on_result,
     };
     router->discovery = start(router, options);
-    bool started = router->discovery != NULL;
-    for (size_t i = 0; i < router->backend_count && started; i++) {
-        struct engine *engine = &router->engines[i];
-        engine->asked = discovery_add(router->discovery, router->backends[i].url, engine);
-        started = engine->asked != NULL;
-    }
-    return started;
+    return router->discovery != NULL;
 }
 
 static bool start_checking(struct router *router)
@@ -343,34 +446,13 @@ static bool start_checking(struct router *router)
         .on_result = on_health,
     };
     router->checks = start(router, options);
-    bool started = router->checks != NULL;
-    for (size_t i = 0; i < router->backend_count && started; i++) {
-        struct engine *engine = &router->engines[i];
-        engine->checked = discovery_add(router->checks, router->backends[i].url, engine);
-        started = engine->checked != NULL;
-    }
-    return started;
+    return router->checks != NULL;
 }
 
 bool engines_start(struct router *router)
 {
-    size_t count = router->backend_count;
-    list_init(&router->suspected);
-    if (count == 0) {
-        return true;
-    }
-    router->engines = mem_alloc_zero(&router->mem, count * sizeof *router->engines);
-    if (router->engines == NULL) {
-        log_write(router->log, LOG_ERROR, "Out of memory");
-        return false;
-    }
-    for (size_t i = 0; i < count; i++) {
-        list_init(&router->engines[i].suspected);
-        router->engines[i].figures = discovery_figures_unknown();
-    }
     if (!start_asking(router) || !start_checking(router)) {
-        log_write(router->log, LOG_ERROR,
-                  "Engines cannot be asked how they are: out of memory, or a URL is too long");
+        log_write(router->log, LOG_ERROR, "Engines cannot be asked how they are: out of memory");
         return false;
     }
     return true;
@@ -382,6 +464,4 @@ void engines_stop(struct router *router)
     discovery_free(router->checks);
     router->discovery = NULL;
     router->checks = NULL;
-    mem_free(&router->mem, router->engines, router->backend_count * sizeof *router->engines);
-    router->engines = NULL;
 }

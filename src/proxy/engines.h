@@ -6,8 +6,12 @@
 #ifndef HASHTRIE_PROXY_ENGINES_H
 #define HASHTRIE_PROXY_ENGINES_H
 
+#include "base/list.h"
 #include "discovery/discovery.h"
-#include "proxy/router.h"
+
+struct backend;
+struct router;
+struct worker;
 
 enum engine_answer {
     ENGINE_UNASKED,
@@ -31,9 +35,21 @@ struct engine {
     uint32_t well_count; /* Health checks that succeeded in a row. */
 };
 
+void engine_init(struct engine *engine);
+
 /* After the workers are made, on the main thread. False: the log says why. */
 bool engines_start(struct router *router);
 void engines_stop(struct router *router); /* Before the first worker's loop goes. */
+
+/* First loop's thread, without the lock. A backend has come: it is asked at once and from then on.
+ * False: no memory, or its URL is too long. */
+bool engines_ask(struct router *router, struct backend *backend);
+void engines_unask(struct router *router, struct backend *backend); /* Never asked: fine. */
+/* Lock held: nobody will suspect it any more. */
+void engines_forget(struct backend *backend);
+/* Lock held. Which process it is, as told by who wishes for it: another one holds nothing. */
+void engines_note_generation(struct router *router, struct backend *backend,
+                             const char *generation);
 
 /* From any worker's thread, without the trie's lock: a connection to the engine broke in a way that
  * may mean a restart: it is asked soon. */

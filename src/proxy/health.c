@@ -41,7 +41,7 @@ static enum readiness readiness(struct router *router)
     if (router_phase(router) != ROUTER_SERVING) {
         return NOT_DRAINING;
     }
-    if (router->backend_count == 0) {
+    if (atomic_load(&router->backend_count) == 0) {
         return NOT_NO_ENGINES;
     }
     return store_is_settled(router) ? READY : NOT_STORE;
@@ -99,7 +99,7 @@ static void write_engines(struct json_writer *writer, struct router *router)
     json_write_key(writer, "engines");
     json_write_object(writer);
     json_write_key(writer, "known");
-    json_write_uint(writer, router->backend_count);
+    json_write_uint(writer, atomic_load(&router->backend_count));
     json_write_key(writer, "metrics_read");
     json_write_uint(writer, telling_count);
     json_write_end(writer);

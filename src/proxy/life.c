@@ -57,11 +57,8 @@ static const char *name_of(int number)
 
 static size_t requests_running(struct router *router)
 {
-    size_t count = 0;
     hashtrie_lock(router->trie);
-    for (size_t i = 0; i < router->backend_count; i++) {
-        count += route_endpoint_load(router->fleet, i).in_flight;
-    }
+    size_t count = router->admit.running;
     hashtrie_unlock(router->trie);
     return count;
 }

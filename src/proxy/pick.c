@@ -146,16 +146,16 @@ static void record_locked(struct request *request, uint64_t now_s)
     router->admit.running++;
     route_request_sent(router->fleet, endpoint, request->choice.uncached_bytes);
     request->queued_bytes = route_endpoint_load(router->fleet, endpoint).queued_bytes;
-    uint64_t now_ns = net_now_ns();
-    recent_add(&router->recent[endpoint], router->config->request_stats_window_ns, now_ns,
-               &(struct recent_sums){.arrivals = 1});
+    backend_hold(router->backends[endpoint]);
+    request->holds_choice = true;
+    arrivals_add(&router->backends[endpoint]->arrivals, now_s);
     if (request->excluded_count == 0) {
-        budget_add_request(&router->retry_budget, now_ns / CLOCK_NS_PER_S);
+        budget_add_request(&router->retry_budget, net_now_ns() / CLOCK_NS_PER_S);
     }
     if (uses_trie(request)) {
         /* Full, or no memory: counted by the trie, and the request goes its way all the same. */
         enum hashtrie_status status =
-            hashtrie_insert(router->trie, &request->key, router->backends[endpoint].holder, now_s);
+            hashtrie_insert(router->trie, &request->key, router->backends[endpoint]->holder, now_s);
         (void)status;
     }
     request->prefill_ns = route_prefill_ns(router->fleet, endpoint);
@@ -215,7 +215,7 @@ static void log_choice(struct request *request)
     log_write(&request->worker->log, LOG_INFO,
               "Routing request %s with session id %s to %s at %llu.%06llu, process time = %.4f",
               request->log_id, session,
-              request->worker->router->backends[request->choice.endpoint].url,
+              request->worker->router->backends[request->choice.endpoint]->url,
               (unsigned long long)(unix_ns / CLOCK_NS_PER_S),
               (unsigned long long)(unix_ns % CLOCK_NS_PER_S / CLOCK_NS_PER_US), seconds);
 }
@@ -225,7 +225,8 @@ void request_on_chosen(struct request *request)
     struct worker *worker = request->worker;
     request->charged = true;
     request->prefilled = false;
-    request->pair = router_pair(worker->router, request->choice.endpoint, request->model);
+    request->pair =
+        backend_pair(worker->router->backends[request->choice.endpoint], request->model);
     request->routed = true;
     if (!request->stream && request->prefill_ns > 0) {
         net_timer_start(request->prefill, request->prefill_ns);
@@ -238,7 +239,7 @@ void request_on_chosen(struct request *request)
         metrics_histogram_observe(&worker->stats.route_seconds, seconds);
     } else {
         log_write(&worker->log, LOG_INFO, "Request %s: trying %s instead", request->log_id,
-                  worker->router->backends[request->choice.endpoint].url);
+                  worker->router->backends[request->choice.endpoint]->url);
     }
 }
 
@@ -295,14 +296,7 @@ void request_load_ended(struct request *request)
     }
     request->charged = false;
     net_timer_stop(request->prefill);
-    uint64_t now_ns = net_now_ns();
     hashtrie_lock(router->trie);
-    if (request->complete) {
-        struct recent_sums sums = {.ended = 1,
-                                   .latency_us = (now_ns - request->begin_ns) / CLOCK_NS_PER_US};
-        recent_add(&router->recent[request->choice.endpoint],
-                   router->config->request_stats_window_ns, now_ns, &sums);
-    }
     if (!request->prefilled) {
         route_request_prefilled(router->fleet, request->choice.endpoint,
                                 request->choice.uncached_bytes);
@@ -313,6 +307,19 @@ void request_load_ended(struct request *request)
     queue_grant(router, request->choice.endpoint);
     hashtrie_unlock(router->trie);
     request->prefilled = true;
+}
+
+void request_let_go(struct request *request)
+{
+    struct backend *const *backends = request->worker->router->backends;
+    if (request->holds_choice) {
+        backend_let_go(backends[request->choice.endpoint]);
+    }
+    for (size_t i = 0; i < request->excluded_count; i++) {
+        backend_let_go(backends[request->excluded[i]]);
+    }
+    request->holds_choice = false;
+    request->excluded_count = 0;
 }
 
 void request_first_byte(struct request *request)
@@ -339,6 +346,6 @@ void request_first_byte(struct request *request)
     }
     if (is_back) {
         log_write(&request->worker->log, LOG_INFO, "Engine %s answers again",
-                  router->backends[endpoint].url);
+                  router->backends[endpoint]->url);
     }
 }

@@ -42,7 +42,7 @@ static bool write_client_headers(const struct request *request, struct buf *out,
 
 bool relay_build_engine_head(struct request *request)
 {
-    const struct backend *backend = &request->worker->router->backends[request->choice.endpoint];
+    const struct backend *backend = request->worker->router->backends[request->choice.endpoint];
     const struct http_head *head = http_parser_head(request->conn->parser);
     struct buf *out = &request->engine_head;
     out->size = 0;

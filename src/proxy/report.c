@@ -44,7 +44,7 @@ static void add_route(struct fields *fields, const struct request *request)
 {
     const struct router *router = request->worker->router;
     add_text(fields, "model", span_of(route_model_name(router->fleet, request->model)));
-    add_text(fields, "endpoint", span_of(router->backends[request->choice.endpoint].url));
+    add_text(fields, "endpoint", span_of(router->backends[request->choice.endpoint]->url));
     add_text(fields, "decision", span_of(route_outcome_name(request->choice.outcome)));
     add_count(fields, "failed_tries", request->excluded_count);
     add_count(fields, "prompt_bytes", request->prompt_bytes);

@@ -523,7 +523,7 @@ static void count_end(struct request *request)
     if (!request->routed || request->client_gone) {
         return;
     }
-    struct stats_series *series = stats_series(stats, request->pair);
+    struct stats_series *series = backend_series(request->worker, request->pair);
     if (series == NULL) {
         return;
     }
@@ -538,7 +538,7 @@ static void count_end(struct request *request)
         stats_add(&series->errors[error], 1);
         log_write(&request->worker->log, LOG_WARNING,
                   "Request %s: %s failed in the middle of its answer: %s", request->log_id,
-                  request->worker->router->backends[request->choice.endpoint].url,
+                  request->worker->router->backends[request->choice.endpoint]->url,
                   why_cut(request));
     }
 }
@@ -556,6 +556,7 @@ static enum step step_done(struct request *request)
     request_load_ended(request);
     count_end(request);
     request_report_end(request);
+    request_let_go(request);
     request_free_body(request);
     mem_free(&request->worker->mem, request->hashes, request->key.count * sizeof *request->hashes);
     request->hashes = NULL;

@@ -19,6 +19,7 @@
 #define HASHTRIE_PROXY_REQUEST_H
 
 #include "base/sm.h"
+#include "proxy/backends.h"
 #include "proxy/paths.h"
 #include "proxy/router.h"
 #include "trace/trace.h"
@@ -109,9 +110,9 @@ struct request {
 
     /* Where it goes. */
     struct route_choice choice;
-    uint64_t prefill_ns; /* How long that will take; 0: unknown. */
-    size_t pair;
-    uint64_t queued_bytes; /* There, its own included, when it was sent. */
+    uint64_t prefill_ns;     /* How long that will take; 0: unknown. */
+    struct stats_pair *pair; /* Of the backend chosen. */
+    uint64_t queued_bytes;   /* There, its own included, when it was sent. */
     uint64_t sent_ns;
     uint64_t answer_ns;    /* When the first byte of the answer went to the client; 0: none did. */
     uint64_t answer_bytes; /* Handed to the client, head included. */
@@ -153,6 +154,7 @@ struct request {
     bool queued;       /* It has a ticket, waiting or granted. */
     bool admitted;     /* It was granted a place, and `choice` says where. */
     bool queue_over;   /* The time for that is. */
+    bool holds_choice; /* The backend chosen is held; those in `excluded` are, anyway. */
     bool routed;       /* `choice` and `pair` are set. */
     bool charged;      /* Counts as in flight at choice.endpoint. */
     bool prefilled;    /* Its bytes do not count as queued any more. */
@@ -233,7 +235,8 @@ void reload_wait_send(struct reload_wait *wait);      /* From the store's thread
 void reload_wait_done(struct reload_wait *wait);      /* On the loop, from its mailbox. */
 void request_load_prefilled(struct request *request); /* Each at most once per choice. */
 void request_load_ended(struct request *request);
-void request_first_byte(struct request *request);       /* load.c: teaches the rate of a stream. */
+void request_let_go(struct request *request);     /* Of all the backends it was sent to: the end. */
+void request_first_byte(struct request *request); /* load.c: teaches the rate of a stream. */
 void request_report_end(const struct request *request); /* report.c */
 /* relay.c */
 bool relay_build_engine_head(struct request *request);

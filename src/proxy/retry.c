@@ -33,13 +33,13 @@ static void blame(struct request *request, enum stats_error error, const char *w
         return;
     }
     request->blamed = true;
-    struct stats_series *series = stats_series(&worker->stats, request->pair);
+    struct stats_series *series = backend_series(worker, request->pair);
     if (series != NULL) {
         stats_add(&series->errors[error], 1);
     }
     engines_failed(worker, request->choice.endpoint);
     log_write(&worker->log, LOG_WARNING, "Request %s: %s failed: %s", request->log_id,
-              worker->router->backends[request->choice.endpoint].url, why);
+              worker->router->backends[request->choice.endpoint]->url, why);
 }
 
 static void exclude(struct request *request)
@@ -51,6 +51,7 @@ static void exclude(struct request *request)
     }
     CHECK(count < ROUTER_TRIES_MAX);
     request->excluded[request->excluded_count++] = endpoint;
+    request->holds_choice = false; /* It is held as one of them. */
 }
 
 /* Lock held. See above. */
@@ -166,7 +167,7 @@ void request_next_try(struct request *request)
         request->resend_count++;
         stats_add(&worker->stats.resends, 1);
         log_write(&worker->log, LOG_DEBUG, "Request %s: sent again to %s: kept connection closed",
-                  request->log_id, worker->router->backends[request->choice.endpoint].url);
+                  request->log_id, worker->router->backends[request->choice.endpoint]->url);
         engines_suspect(worker, request->choice.endpoint);
         request_begin_connecting(request, true);
         return;
@@ -212,7 +213,7 @@ bool request_is_turned_away(struct request *request)
     } else {
         request_first_byte(request); /* It answers: it is not at fault. */
         log_write(&request->worker->log, LOG_INFO, "Request %s: %s is busy: %s", request->log_id,
-                  request->worker->router->backends[request->choice.endpoint].url, why);
+                  request->worker->router->backends[request->choice.endpoint]->url, why);
     }
     exclude(request);
     if (!may_try_another(request, false)) {

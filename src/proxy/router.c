@@ -15,6 +15,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/signals.h"
+#include "proxy/backends.h"
 #include "proxy/crash.h"
 #include "proxy/engines.h"
 #include "proxy/proxy.h"
@@ -97,7 +98,7 @@ static bool make_trie(struct router *router)
         log_write(router->log, LOG_ERROR, "The trie cannot be made: %s", hashtrie_strerror(status));
         return false;
     }
-    router->fleet = route_fleet_new(&router->mem, random_system_seed());
+    router->fleet = route_fleet_new(&router->fleet_mem, random_system_seed());
     if (router->fleet == NULL) {
         return false;
     }
@@ -202,7 +203,7 @@ static void tell(struct router *router)
     log_write(router->log, LOG_INFO,
               "hashtrie-router %s listening on %s:%u (%zu backends, %zu threads, %s, store %s)",
               hashtrie_version(), router->listening.host, (unsigned)router->listening.port,
-              router->backend_count, router->worker_count, config->routing_logic,
+              atomic_load(&router->backend_count), router->worker_count, config->routing_logic,
               config->store_enabled ? config->store_path : "off");
     life_tell_started(router);
     log_flush(router->log);
@@ -219,6 +220,8 @@ struct router *router_new(const struct config *config, struct log *log)
         return NULL;
     }
     router->mem = mem;
+    mem_init(&router->fleet_mem, SIZE_MAX);
+    list_init(&router->suspected);
     router->config = config;
     router->log = log;
     router->start_unix_s = net_unix_ns() / CLOCK_NS_PER_S;
@@ -226,16 +229,14 @@ struct router *router_new(const struct config *config, struct log *log)
     atomic_init(&router->phase, ROUTER_SERVING);
     atomic_init(&router->store_settled, false);
     router->store_until_ns = net_now_ns() + config->store_wait_ns;
-    host_init(&router->host);
-    router->figures_due_ns = net_now_ns() + config->log_stats_interval_ns;
     bodies_init(&router->bodies, config->buffered_bytes_max, config->body_bytes_max);
     pthread_mutex_init(&router->log_mutex, NULL);
     open_doors(router);
     init_admission(router);
     if (keys_start(router) && tls_start(router) && admin_read_key(router) && make_trie(router) &&
-        open_store(router) && router_add_backends(router) && router_add_aliases(router) &&
-        make_workers(router) && life_watch_signals(router) && reload_watch(router) &&
-        engines_start(router) && traces_start(router) && router_listen(router)) {
+        open_store(router) && make_workers(router) && life_watch_signals(router) &&
+        reload_watch(router) && engines_start(router) && router_add_backends(router) &&
+        router_add_aliases(router) && traces_start(router) && router_listen(router)) {
         tell(router);
         return router;
     }
@@ -273,18 +274,14 @@ void router_free(struct router *router)
         worker_fini(&router->workers[i]);
     }
     size_t thread_count = router->config->thread_count > 0 ? router->config->thread_count : 1;
-    size_t backend_count = router->config->backend_count;
     struct mem *mem = &router->mem;
     mem_free(mem, router->workers, thread_count * sizeof *router->workers);
-    mem_free(mem, router->backends, backend_count * sizeof *router->backends);
-    mem_free(mem, router->recent, backend_count * sizeof *router->recent);
-    mem_free(mem, router->pairs, backend_count * sizeof *router->pairs);
-    mem_free(mem, router->backend_of_holder,
-             router->backend_of_holder_size * sizeof *router->backend_of_holder);
+    backends_free(router);
     mem_free(mem, router->aliases, router->alias_count * sizeof(const struct config_alias *));
     if (router->fleet != NULL) {
         route_fleet_free(router->fleet);
     }
+    mem_fini(&router->fleet_mem);
     hashtrie_free(router->trie);
     admit_fini(&router->admit);
     doors_fini(&router->doors);

@@ -2,7 +2,7 @@
  * What the files of this room share: the router, its workers (one per loop), its backends.
  *
  * Threads: `struct router` is written at start alone, save for atomics and what the trie's lock
- * covers (trie, fleet, recent). A worker, its connections and requests belong to its loop's
+ * covers (trie, fleet, arrivals). A worker, its connections and requests belong to its loop's
  * thread; other threads may send its wake, read its stats and push to its mailbox.
  */
 #ifndef HASHTRIE_PROXY_ROUTER_H
@@ -25,10 +25,8 @@
 #include "proxy/body.h"
 #include "proxy/budget.h"
 #include "proxy/doors.h"
-#include "proxy/host.h"
 #include "proxy/keys.h"
 #include "proxy/life.h"
-#include "proxy/recent.h"
 #include "proxy/service.h"
 #include "proxy/stats.h"
 #include "route/route.h"
@@ -36,6 +34,7 @@
 enum {
     ROUTER_BACKLOG = 4096,       /* The kernel cuts it to net.core.somaxconn. */
     ROUTER_TRIES_MAX = 101,      /* --max-instance-failover-reroute-attempts goes to 100. */
+    ROUTER_QPS_WINDOW_S = 60,    /* As the Python router's --request-stats-window. */
     ROUTER_POOL_IDLE_MAX = 1024, /* Idle connections kept per endpoint and loop. */
     ROUTER_BACKOFF_DOUBLINGS_MAX = 4,
 };
@@ -46,18 +45,17 @@ enum {
 #define ROUTER_LINGER_NS \
     (2 * UINT64_C(1000000000)) /* After the last answer, for the client to read it. */
 
-/* An engine. Numbered as in the fleet. */
-struct backend {
-    const char *url; /* Borrowed from the configuration. */
-    struct net_address address;
-    struct span host; /* Value of the Host header; points into url. */
-    struct span path; /* Put before each target; points into url. */
-    hashtrie_endpoint holder;
-    size_t first_pair; /* In stats: this backend and one of its models, ... */
+/* Requests of the last seconds: one counter per second. Under the trie's lock. */
+struct arrivals {
+    uint32_t counts[ROUTER_QPS_WINDOW_S];
+    uint64_t last_s;
+    uint64_t sum;
 };
+void arrivals_add(struct arrivals *arrivals, uint64_t now_s);
+double arrivals_per_second(struct arrivals *arrivals, uint64_t now_s);
 
+struct backend;
 struct discovery;
-struct engine;
 struct trace_exporter;
 struct worker;
 
@@ -69,24 +67,24 @@ struct router {
     struct hashtrie *trie;        /* Owned. */
     struct hashtrie_store *store; /* Owned; NULL without one. */
     struct route_fleet *fleet;    /* Owned; the trie's lock covers it. */
-    struct recent *recent;        /* Owned, per endpoint; the trie's lock covers them. */
+    struct mem fleet_mem;         /* Of the fleet and the backends. The trie's lock covers it. */
     struct budget retry_budget;   /* The trie's lock covers it. */
     struct admit admit;           /* The same. */
     struct doors doors;
-    struct backend *backends; /* Owned. */
-    size_t backend_count;
-    struct engine *engines;        /* Owned, per backend: see engines.h. */
+    struct backend *backends[ROUTE_ENDPOINTS_MAX]; /* Owned; see backends.h. NULL: free. */
+    atomic_size_t slot_count;                      /* Of `backends`: those beyond are free. */
+    atomic_size_t backend_count;                   /* Known, and not gone. */
+    size_t gone_count;                             /* First loop's thread. */
+    hashtrie_endpoint forget_next;                 /* Of the trie, when it is full of them. */
     struct discovery *discovery;   /* Owned; first loop's thread. NULL: engines are not asked. */
     struct discovery *checks;      /* The same for their health. */
     struct trace_exporter *traces; /* Owned. NULL: requests leave no spans. */
-    struct list suspected;         /* struct engine.suspected; the trie's lock covers it. */
+    struct list suspected;         /* engine.suspected; the trie's lock covers it. */
     size_t telling_count;          /* Engines whose metrics are read; the trie's lock covers it. */
     uint16_t *backend_of_holder;   /* Owned; by the trie's endpoint number. UINT16_MAX: none. */
     size_t backend_of_holder_size;
     const struct config_alias **aliases; /* Owned; sorted by name. */
     size_t alias_count;
-    struct stats_pair *pairs; /* Owned: (backend, model) as configured. */
-    size_t pair_count;
     struct worker *workers; /* Owned. */
     size_t worker_count;
     struct bodies bodies;
@@ -109,8 +107,6 @@ struct router {
     struct net_signal *signals[2];
     struct net_timer *life_timer; /* Of the phase. */
     uint64_t start_unix_s;
-    struct host host;
-    uint64_t figures_due_ns; /* For --log-stats. First loop's thread. */
 };
 
 struct worker {
@@ -136,7 +132,7 @@ struct worker {
     struct list paused;    /* Connections not read because too many bodies are in memory. */
     struct list upstreams; /* All struct upstream.all of this loop. */
     struct list dead_upstreams;
-    struct list *pools; /* Owned, per backend: idle upstreams, youngest last. */
+    struct list *pools; /* Owned, per slot of a backend: idle upstreams, youngest last. */
     size_t *pool_sizes;
     pthread_mutex_t mailbox_mutex;
     struct list mailbox; /* struct reload_wait.link: reloads that are done. */
@@ -151,12 +147,11 @@ struct worker {
     bool ended;              /* ... ROUTER_ENDING. */
 };
 
-/* start.c: what router_new() does with the configuration. */
+/* start.c: what router_new() does with the configuration. False: the log says why. */
 bool router_add_backends(struct router *router);
 bool router_add_aliases(struct router *router);
 /* What the model's name stands for: an alias's model, else the name itself. */
 struct span router_canonical_model(const struct router *router, struct span name, bool *is_alias);
-size_t router_pair(const struct router *router, size_t endpoint, size_t model);
 
 bool admin_read_key(struct router *router); /* snapshot.c. False: told in the log. */
 

@@ -8,14 +8,16 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "metrics/metrics.h"
+#include "proxy/backends.h"
 #include "proxy/engines.h"
 #include "proxy/tls.h"
 #include "trace/trace.h"
 
 /* What the trie's lock covers, copied out of it in one go. */
 struct endpoint_view {
+    struct backend *backend; /* Held. */
     struct route_load load;
-    struct recent_sums recent;
+    double arrivals_per_s;
     bool up;
     bool ejected;
     struct engine engine;
@@ -24,7 +26,9 @@ struct endpoint_view {
 struct scrape {
     struct metrics_writer writer;
     struct router *router;
-    struct endpoint_view *views; /* Per backend. */
+    struct endpoint_view *views; /* Per backend, those included that have gone with requests. */
+    size_t view_count;
+    size_t view_capacity;
     uint64_t running;
     uint64_t waiting;
     struct hashtrie_stats trie;
@@ -35,16 +39,21 @@ struct scrape {
 static void look(struct scrape *scrape)
 {
     struct router *router = scrape->router;
-    uint64_t now_ns = net_now_ns();
+    uint64_t now_s = net_unix_ns() / CLOCK_NS_PER_S;
     hashtrie_lock(router->trie);
-    for (size_t i = 0; i < router->backend_count; i++) {
-        scrape->views[i] = (struct endpoint_view){
-            .load = route_endpoint_load(router->fleet, i),
-            .recent =
-                recent_get(&router->recent[i], router->config->request_stats_window_ns, now_ns),
-            .up = route_endpoint_is_up(router->fleet, i),
-            .ejected = route_endpoint_is_ejected(router->fleet, i),
-            .engine = router->engines[i]};
+    for (size_t i = 0; i < router->slot_count && scrape->view_count < scrape->view_capacity; i++) {
+        struct backend *backend = router->backends[i];
+        if (backend == NULL) {
+            continue;
+        }
+        backend_hold(backend);
+        scrape->views[scrape->view_count++] =
+            (struct endpoint_view){.backend = backend,
+                                   .load = route_endpoint_load(router->fleet, i),
+                                   .arrivals_per_s = arrivals_per_second(&backend->arrivals, now_s),
+                                   .up = route_endpoint_is_up(router->fleet, i),
+                                   .ejected = route_endpoint_is_ejected(router->fleet, i),
+                                   .engine = backend->engine};
     }
     scrape->running = router->admit.running;
     scrape->waiting = router->admit.waiting;
@@ -69,9 +78,14 @@ static uint64_t sum(const struct router *router, size_t offset)
 
 #define SUM(router, field) sum((router), offsetof(struct stats, field))
 
-static const struct stats_series *series_of(const struct worker *worker, size_t pair)
+static const struct stats_series *series_of(const struct stats_pair *pair, size_t worker)
 {
-    return atomic_load_explicit(&worker->stats.series[pair], memory_order_acquire);
+    return atomic_load_explicit(&pair->series[worker], memory_order_acquire);
+}
+
+static const struct stats_pair *pairs_of(const struct endpoint_view *view)
+{
+    return atomic_load_explicit(&view->backend->pairs, memory_order_acquire);
 }
 
 /* ---- What engines say ---- */
@@ -80,12 +94,12 @@ static const struct stats_series *series_of(const struct worker *worker, size_t 
 static void write_figure(struct scrape *scrape, const char *name, const char *help, size_t field)
 {
     metrics_family(&scrape->writer, name, METRICS_GAUGE, help);
-    for (size_t i = 0; i < scrape->router->backend_count; i++) {
+    for (size_t i = 0; i < scrape->view_count; i++) {
         const struct engine *engine = &scrape->views[i].engine;
         double value = *(const double *)(const void *)((const char *)&engine->figures + field);
         if (engine->answer == ENGINE_TELLS && !isnan(value)) {
             metrics_sample(&scrape->writer, value,
-                           METRICS_LABEL("server", scrape->router->backends[i].url));
+                           METRICS_LABEL("server", scrape->views[i].backend->url));
         }
     }
 }
@@ -172,11 +186,11 @@ static void write_engines(struct scrape *scrape)
     };
     for (size_t f = 0; f < sizeof families / sizeof *families; f++) {
         metrics_family(&scrape->writer, families[f].name, families[f].kind, families[f].help);
-        for (size_t i = 0; i < scrape->router->backend_count; i++) {
+        for (size_t i = 0; i < scrape->view_count; i++) {
             double value = engine_value(&scrape->views[i], families[f].value);
             if (!isnan(value)) {
                 metrics_sample(&scrape->writer, value,
-                               METRICS_LABEL("server", scrape->router->backends[i].url));
+                               METRICS_LABEL("server", scrape->views[i].backend->url));
             }
         }
     }
@@ -184,29 +198,10 @@ static void write_engines(struct scrape *scrape)
 
 /* ---- Per endpoint ---- */
 
-enum view_value {
-    VIEW_RUNNING,
-    VIEW_PREFILL,
-    VIEW_DECODING,
-    VIEW_SWAPPED,
-    VIEW_QPS,
-    VIEW_LATENCY,
-    VIEW_ITL,
-    VIEW_DECODING_TIME,
-    VIEW_HEALTHY
-};
+enum view_value { VIEW_RUNNING, VIEW_PREFILL, VIEW_DECODING, VIEW_QPS, VIEW_HEALTHY };
 
-/* The Python router says -1 where there is nothing to average. */
-static double mean_s(uint64_t sum_us, uint32_t count)
+static double view_value(const struct endpoint_view *view, enum view_value which)
 {
-    return count == 0 ? -1 : (double)sum_us / 1e6 / count;
-}
-
-static double view_value(const struct scrape *scrape, size_t backend, enum view_value which)
-{
-    const struct endpoint_view *view = &scrape->views[backend];
-    const struct recent_sums *recent = &view->recent;
-    uint64_t window_ns = scrape->router->config->request_stats_window_ns;
     switch (which) {
     case VIEW_RUNNING:
         return view->load.in_flight;
@@ -214,16 +209,8 @@ static double view_value(const struct scrape *scrape, size_t backend, enum view_
         return view->load.in_prefill;
     case VIEW_DECODING:
         return view->load.in_flight - view->load.in_prefill;
-    case VIEW_SWAPPED:
-        return 0;
     case VIEW_QPS:
-        return recent->arrivals / ((double)window_ns / CLOCK_NS_PER_S);
-    case VIEW_LATENCY:
-        return mean_s(recent->latency_us, recent->ended);
-    case VIEW_ITL:
-        return mean_s(recent->stream_us, recent->gaps);
-    case VIEW_DECODING_TIME:
-        return mean_s(recent->stream_us, recent->streams);
+        return view->arrivals_per_s;
     case VIEW_HEALTHY:
         return view->up ? 1 : 0;
     default:
@@ -242,20 +229,14 @@ static void write_views(struct scrape *scrape)
         {"vllm:num_prefill_requests", "Of these, before the first byte of their answer.",
          VIEW_PREFILL},
         {"vllm:num_decoding_requests", "Of these, after it.", VIEW_DECODING},
-        {"vllm:num_requests_swapped", "Always 0: there is no swapping.", VIEW_SWAPPED},
-        {"vllm:current_qps", "Requests a second over --request-stats-window.", VIEW_QPS},
-        {"vllm:avg_latency", "Seconds that answers took, mean over that time; -1: there were none.",
-         VIEW_LATENCY},
-        {"vllm:avg_itl", "Seconds between events of streams, likewise.", VIEW_ITL},
-        {"vllm:avg_decoding_length", "Seconds from a stream's first event to its last, likewise.",
-         VIEW_DECODING_TIME},
+        {"vllm:current_qps", "Requests a second over the last minute.", VIEW_QPS},
         {"vllm:healthy_pods_total", "1 for each engine that is known.", VIEW_HEALTHY},
     };
     for (size_t f = 0; f < sizeof families / sizeof *families; f++) {
         metrics_family(&scrape->writer, families[f].name, METRICS_GAUGE, families[f].help);
-        for (size_t i = 0; i < scrape->router->backend_count; i++) {
-            metrics_sample(&scrape->writer, view_value(scrape, i, families[f].value),
-                           METRICS_LABEL("server", scrape->router->backends[i].url));
+        for (size_t i = 0; i < scrape->view_count; i++) {
+            metrics_sample(&scrape->writer, view_value(&scrape->views[i], families[f].value),
+                           METRICS_LABEL("server", scrape->views[i].backend->url));
         }
     }
 }
@@ -270,7 +251,8 @@ static void write_incoming(struct scrape *scrape)
     for (size_t model = 0; model <= model_count; model++) {
         uint64_t total = 0;
         for (size_t i = 0; i < router->worker_count; i++) {
-            total += stats_get(&router->workers[i].stats.incoming[model]);
+            size_t number = model < model_count ? model : STATS_MODEL_UNKNOWN;
+            total += stats_get(&router->workers[i].stats.incoming[number]);
         }
         const char *name = model < model_count ? route_model_name(router->fleet, model) : "unknown";
         if (model < model_count || total > 0) {
@@ -279,44 +261,50 @@ static void write_incoming(struct scrape *scrape)
     }
 }
 
-static void write_errors(struct scrape *scrape)
+static void write_errors_of(struct scrape *scrape, const char *url, const struct stats_pair *pair)
 {
-    struct router *router = scrape->router;
-    metrics_family(&scrape->writer, "vllm:request_errors_total", METRICS_COUNTER,
-                   "Tries that failed at the engine.");
-    for (size_t pair = 0; pair < router->pair_count; pair++) {
-        const char *url = router->backends[router->pairs[pair].endpoint].url;
-        const char *model = route_model_name(router->fleet, router->pairs[pair].model);
-        for (int error = 0; error < STATS_ERROR_COUNT; error++) {
-            uint64_t total = 0;
-            for (size_t i = 0; i < router->worker_count; i++) {
-                const struct stats_series *series = series_of(&router->workers[i], pair);
-                total += series == NULL ? 0 : stats_get(&series->errors[error]);
-            }
-            if (total > 0) {
-                const char *type = stats_error_name((enum stats_error)error);
-                metrics_sample_u64(&scrape->writer, total,
-                                   METRICS_LABELS({"error_type", type, 0}, {"model", model, 0},
-                                                  {"server", url, 0}));
-            }
+    const char *model = route_model_name(scrape->router->fleet, pair->model);
+    for (int error = 0; error < STATS_ERROR_COUNT; error++) {
+        uint64_t total = 0;
+        for (size_t i = 0; i < scrape->router->worker_count; i++) {
+            const struct stats_series *series = series_of(pair, i);
+            total += series == NULL ? 0 : stats_get(&series->errors[error]);
+        }
+        if (total > 0) {
+            const char *type = stats_error_name((enum stats_error)error);
+            metrics_sample_u64(
+                &scrape->writer, total,
+                METRICS_LABELS({"error_type", type, 0}, {"model", model, 0}, {"server", url, 0}));
         }
     }
 }
 
-static void write_latency(struct scrape *scrape, size_t pair, bool success)
+static void write_errors(struct scrape *scrape)
+{
+    metrics_family(&scrape->writer, "vllm:request_errors_total", METRICS_COUNTER,
+                   "Tries that failed at the engine.");
+    for (size_t v = 0; v < scrape->view_count; v++) {
+        const struct endpoint_view *view = &scrape->views[v];
+        for (const struct stats_pair *pair = pairs_of(view); pair != NULL; pair = pair->next) {
+            write_errors_of(scrape, view->backend->url, pair);
+        }
+    }
+}
+
+static void write_latency(struct scrape *scrape, const char *url, const struct stats_pair *pair,
+                          bool success)
 {
     struct router *router = scrape->router;
     struct metrics_histogram merged;
     metrics_histogram_init(&merged, &metrics_bounds_request);
     for (size_t i = 0; i < router->worker_count; i++) {
-        const struct stats_series *series = series_of(&router->workers[i], pair);
+        const struct stats_series *series = series_of(pair, i);
         if (series != NULL) {
             metrics_histogram_merge(&merged, success ? &series->success : &series->error);
         }
     }
     if (metrics_histogram_count(&merged) > 0) {
-        const char *url = router->backends[router->pairs[pair].endpoint].url;
-        const char *model = route_model_name(router->fleet, router->pairs[pair].model);
+        const char *model = route_model_name(router->fleet, pair->model);
         metrics_histogram_write(&scrape->writer, &merged,
                                 METRICS_LABELS({"model", model, 0}, {"server", url, 0},
                                                {"status", success ? "success" : "error", 0}));
@@ -327,9 +315,12 @@ static void write_latencies(struct scrape *scrape)
 {
     metrics_family(&scrape->writer, "vllm:request_latency_seconds", METRICS_HISTOGRAM,
                    "From a request's head to its answer's last byte.");
-    for (size_t pair = 0; pair < scrape->router->pair_count; pair++) {
-        write_latency(scrape, pair, true);
-        write_latency(scrape, pair, false);
+    for (size_t v = 0; v < scrape->view_count; v++) {
+        const struct endpoint_view *view = &scrape->views[v];
+        for (const struct stats_pair *pair = pairs_of(view); pair != NULL; pair = pair->next) {
+            write_latency(scrape, view->backend->url, pair, true);
+            write_latency(scrape, view->backend->url, pair, false);
+        }
     }
 }
 
@@ -565,7 +556,6 @@ static void write_process(struct scrape *scrape)
                    "Spans of requests, by what became of them.");
     metrics_sample_u64(writer, traces.sent, METRICS_LABEL("result", "sent"));
     metrics_sample_u64(writer, traces.dropped, METRICS_LABEL("result", "dropped"));
-    host_scrape(&scrape->router->host, writer);
     metrics_single_u64(writer, "process_start_time_seconds", METRICS_GAUGE,
                        "When the router was started.", scrape->router->start_unix_s);
     metrics_single_u64(writer, "hashtrie_ready", METRICS_GAUGE, "1 while /ready answers 200.",
@@ -575,8 +565,8 @@ static void write_process(struct scrape *scrape)
 bool scrape_write(struct worker *worker, struct buf *out)
 {
     struct router *router = worker->router;
-    struct scrape scrape = {.router = router};
-    size_t views_size = (router->backend_count + 1) * sizeof *scrape.views;
+    struct scrape scrape = {.router = router, .view_capacity = router->slot_count + 1};
+    size_t views_size = scrape.view_capacity * sizeof *scrape.views;
     scrape.views = mem_alloc(&worker->mem, views_size);
     if (scrape.views == NULL) {
         return false;
@@ -594,6 +584,9 @@ bool scrape_write(struct worker *worker, struct buf *out)
     write_trie(&scrape);
     write_store(&scrape);
     write_process(&scrape);
+    for (size_t i = 0; i < scrape.view_count; i++) {
+        backend_let_go(scrape.views[i].backend);
+    }
     mem_free(&worker->mem, scrape.views, views_size);
     return metrics_end(&scrape.writer);
 }

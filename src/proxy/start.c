@@ -1,11 +1,8 @@
-/* From the configuration to backends, models and aliases. Main thread, before the workers run. */
+/* From the configuration to backends and aliases. Main thread, before the workers run. */
 #include <stdlib.h>
 
 #include "base/check.h"
-#include "proxy/router.h"
-#include "proxy/tls.h"
-
-#define NO_BACKEND UINT16_MAX
+#include "proxy/backends.h"
 
 /* ---- Aliases ---- */
 
@@ -65,157 +62,55 @@ struct span router_canonical_model(const struct router *router, struct span name
 
 /* ---- Backends ---- */
 
-static struct span host_of(const char *url)
-{
-    const char *begin = strstr(url, "://");
-    begin = begin == NULL ? url : begin + 3;
-    return (struct span){.data = begin, .size = strcspn(begin, "/")};
-}
-
-static bool parse_backend(struct router *router, struct backend *backend, const char *url)
-{
-    struct http_url parsed;
-    const char *error = NULL;
-    if (!http_url_parse(span_of(url), &parsed, &error)) {
-        log_write(router->log, LOG_ERROR, "Backend %s: %s", url, error);
-        return false;
-    }
-    *backend = (struct backend){
-        .url = url, .host = host_of(url), .path = parsed.path, .first_pair = SIZE_MAX};
-    if (!net_address_set(&backend->address, parsed.host.data, parsed.host.size, parsed.port)) {
-        log_write(router->log, LOG_ERROR, "Backend %s: not a usable host and port", url);
-        return false;
-    }
-    backend->address.tls = parsed.secure ? tls_to_engines(router) : NULL;
-    if (parsed.secure && backend->address.tls == NULL) {
-        return false;
-    }
-    return true;
-}
-
-/* The table from the trie's numbers to ours covers `number`. */
-static bool cover_number(struct router *router, hashtrie_endpoint number)
-{
-    size_t old = router->backend_of_holder_size;
-    if (number < old) {
-        return true;
-    }
-    size_t size = ((size_t)number + 1) * 2;
-    uint16_t *table = mem_realloc(&router->mem, router->backend_of_holder, old * sizeof *table,
-                                  size * sizeof *table);
-    if (table == NULL) {
-        return false;
-    }
-    for (size_t i = old; i < size; i++) {
-        table[i] = NO_BACKEND;
-    }
-    router->backend_of_holder = table;
-    router->backend_of_holder_size = size;
-    return true;
-}
-
-/* Finds the backend of that URL, or makes it. -1: failed, and the log says why. */
-static int add_endpoint(struct router *router, const struct config_backend *configured)
-{
-    hashtrie_endpoint number = 0;
-    enum hashtrie_status status =
-        hashtrie_endpoint_add(router->trie, configured->url, configured->model, &number);
-    if (status != HASHTRIE_OK || !cover_number(router, number)) {
-        log_write(router->log, LOG_ERROR, "Backend %s cannot be added: %s", configured->url,
-                  hashtrie_strerror(status == HASHTRIE_OK ? HASHTRIE_ENOMEM : status));
-        return -1;
-    }
-    if (router->backend_of_holder[number] != NO_BACKEND) {
-        return router->backend_of_holder[number]; /* Named twice: it serves two models. */
-    }
-    struct backend *backend = &router->backends[router->backend_count];
-    if (!parse_backend(router, backend, configured->url)) {
-        return -1;
-    }
-    int endpoint = route_endpoint_add(router->fleet);
-    if (endpoint < 0) {
-        log_write(router->log, LOG_ERROR, "Backend %s cannot be added: too many, or out of memory",
-                  configured->url);
-        return -1;
-    }
-    CHECK((size_t)endpoint == router->backend_count);
-    backend->holder = number;
-    hashtrie_endpoint_set_capacity(router->trie, number,
-                                   router->config->kv_capacity_tokens * ROUTE_BYTES_PER_TOKEN);
-    router->backend_of_holder[number] = (uint16_t)endpoint;
-    router->backend_count++;
-    return endpoint;
-}
-
-static bool add_pair(struct router *router, size_t endpoint, const char *model)
-{
-    if (!route_endpoint_serves(router->fleet, endpoint, model)) {
-        return false;
-    }
-    int number = route_model_find(router->fleet, model, strlen(model));
-    CHECK(number >= 0);
-    struct backend *backend = &router->backends[endpoint];
-    router->pairs[router->pair_count] = (struct stats_pair){
-        .endpoint = endpoint, .model = (size_t)number, .next = backend->first_pair};
-    backend->first_pair = router->pair_count++;
-    return true;
-}
-
-/* For `session`: sessions keep their places by the backends' names. */
-static bool make_ring(struct router *router)
-{
-    if (router->config->routing != CONFIG_SESSION) {
-        return true;
-    }
-    size_t size = router->backend_count * sizeof(const char *);
-    const char **names = mem_alloc(&router->mem, size);
-    if (names == NULL) {
-        return false;
-    }
-    for (size_t i = 0; i < router->backend_count; i++) {
-        names[i] = router->backends[i].url;
-    }
-    bool made = route_fleet_set_ring(router->fleet, names, router->backend_count);
-    mem_free(&router->mem, names, size);
-    return made;
-}
-
 bool router_add_backends(struct router *router)
 {
-    size_t count = router->config->backend_count;
-    if (count == 0) {
-        return true;
+    const struct config *config = router->config;
+    size_t count = config->backend_count;
+    struct buf why;
+    buf_init(&why, &router->mem, BACKENDS_WHY_MAX);
+    struct backend_wish *wishes = mem_alloc_zero(&router->mem, (count + 1) * sizeof *wishes);
+    for (size_t i = 0; wishes != NULL && i < count; i++) {
+        wishes[i].url = config->backends[i].url;
+        wishes[i].models = &config->backends[i].model;
+        wishes[i].model_count = 1;
+        wishes[i].label = config->backends[i].label;
     }
-    router->backends = mem_alloc_zero(&router->mem, count * sizeof *router->backends);
-    router->recent = mem_alloc_zero(&router->mem, count * sizeof *router->recent);
-    router->pairs = mem_alloc_zero(&router->mem, count * sizeof *router->pairs);
-    if (router->backends == NULL || router->recent == NULL || router->pairs == NULL) {
-        log_write(router->log, LOG_ERROR, "Out of memory");
-        return false;
+    bool set = wishes != NULL && router_set_backends(router, wishes, count, &why);
+    if (!set) {
+        log_write(router->log, LOG_ERROR, "Backends: %.*s", why.size > 0 ? (int)why.size : 13,
+                  why.size > 0 ? why.data : "out of memory");
     }
-    for (size_t i = 0; i < count; i++) {
-        const struct config_backend *configured = &router->config->backends[i];
-        hashtrie_lock(router->trie);
-        int endpoint = add_endpoint(router, configured);
-        bool added = endpoint >= 0 && add_pair(router, (size_t)endpoint, configured->model);
-        hashtrie_unlock(router->trie);
-        if (!added) {
-            return false;
-        }
-    }
-    if (!make_ring(router)) {
-        log_write(router->log, LOG_ERROR, "Out of memory");
-        return false;
-    }
-    return true;
+    mem_free(&router->mem, wishes, (count + 1) * sizeof *wishes);
+    buf_fini(&why);
+    return set;
 }
 
-size_t router_pair(const struct router *router, size_t endpoint, size_t model)
+/* ---- Arrivals ---- */
+
+static void arrivals_advance(struct arrivals *arrivals, uint64_t now_s)
 {
-    size_t pair = router->backends[endpoint].first_pair;
-    while (pair != SIZE_MAX && router->pairs[pair].model != model) {
-        pair = router->pairs[pair].next;
+    if (now_s <= arrivals->last_s) {
+        return;
     }
-    CHECK(pair != SIZE_MAX); /* Only an endpoint that serves the model is picked. */
-    return pair;
+    uint64_t steps = now_s - arrivals->last_s;
+    steps = steps < ROUTER_QPS_WINDOW_S ? steps : ROUTER_QPS_WINDOW_S;
+    for (uint64_t i = 0; i < steps; i++) {
+        uint32_t *slot = &arrivals->counts[(now_s - i) % ROUTER_QPS_WINDOW_S];
+        arrivals->sum -= *slot;
+        *slot = 0;
+    }
+    arrivals->last_s = now_s;
+}
+
+void arrivals_add(struct arrivals *arrivals, uint64_t now_s)
+{
+    arrivals_advance(arrivals, now_s);
+    arrivals->counts[arrivals->last_s % ROUTER_QPS_WINDOW_S]++;
+    arrivals->sum++;
+}
+
+double arrivals_per_second(struct arrivals *arrivals, uint64_t now_s)
+{
+    arrivals_advance(arrivals, now_s);
+    return (double)arrivals->sum / ROUTER_QPS_WINDOW_S;
 }

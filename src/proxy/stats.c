@@ -43,46 +43,24 @@ enum stats_error stats_error_of(enum net_status status, bool connecting)
     return status == NET_TIMED_OUT ? STATS_CONNECT_TIMEOUT : STATS_CONNECT_FAILED;
 }
 
-bool stats_init(struct stats *stats, struct mem *mem, size_t model_count, size_t pair_count)
+bool stats_init(struct stats *stats, struct mem *mem)
 {
-    *stats =
-        (struct stats){.mem = mem, .incoming_count = model_count + 1, .series_count = pair_count};
+    *stats = (struct stats){.mem = mem};
     metrics_histogram_init(&stats->route_seconds, &metrics_bounds_route);
     metrics_histogram_init(&stats->queue_seconds, &metrics_bounds_disk);
-    stats->incoming = mem_alloc_zero(mem, stats->incoming_count * sizeof *stats->incoming);
-    if (stats->incoming == NULL) {
-        return false;
-    }
-    if (pair_count > 0) {
-        stats->series = mem_alloc_zero(mem, pair_count * sizeof *stats->series);
-        return stats->series != NULL;
-    }
-    return true;
+    stats->incoming = mem_alloc_zero(mem, (ROUTE_MODELS_MAX + 1) * sizeof *stats->incoming);
+    return stats->incoming != NULL;
 }
 
 void stats_fini(struct stats *stats)
 {
-    for (size_t i = 0; stats->series != NULL && i < stats->series_count; i++) {
-        mem_free(stats->mem, atomic_load(&stats->series[i]), sizeof(struct stats_series));
-    }
-    mem_free(stats->mem, stats->series, stats->series_count * sizeof *stats->series);
-    mem_free(stats->mem, stats->incoming, stats->incoming_count * sizeof *stats->incoming);
-    stats->series = NULL;
+    mem_free(stats->mem, stats->incoming, (ROUTE_MODELS_MAX + 1) * sizeof *stats->incoming);
     stats->incoming = NULL;
 }
 
-struct stats_series *stats_series(struct stats *stats, size_t pair)
+void stats_series_init(struct stats_series *series)
 {
-    REQUIRE(pair < stats->series_count);
-    struct stats_series *series = atomic_load_explicit(&stats->series[pair], memory_order_relaxed);
-    if (series != NULL) {
-        return series;
-    }
-    series = mem_alloc_zero(stats->mem, sizeof *series);
-    if (series != NULL) {
-        metrics_histogram_init(&series->success, &metrics_bounds_request);
-        metrics_histogram_init(&series->error, &metrics_bounds_request);
-        atomic_store_explicit(&stats->series[pair], series, memory_order_release);
-    }
-    return series;
+    *series = (struct stats_series){0};
+    metrics_histogram_init(&series->success, &metrics_bounds_request);
+    metrics_histogram_init(&series->error, &metrics_bounds_request);
 }

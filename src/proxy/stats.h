@@ -15,13 +15,6 @@
 #include "net/net.h"
 #include "route/route.h"
 
-/* A backend and one of its models: what `server` and `model` labels come from. */
-struct stats_pair {
-    size_t endpoint;
-    size_t model;
-    size_t next; /* Next pair of the endpoint; SIZE_MAX: none. */
-};
-
 /* The `error_type` label of vllm:request_errors_total. */
 enum stats_error {
     STATS_CONNECT_REFUSED,
@@ -52,7 +45,7 @@ enum stats_refusal {
 };
 const char *stats_refusal_name(enum stats_refusal refusal);
 
-/* Of one pair, made at its first request. */
+/* Of a backend and one of its models: see backends.h. */
 struct stats_series {
     struct metrics_histogram success; /* Seconds from the request's head to the answer's end. */
     struct metrics_histogram error;
@@ -61,10 +54,7 @@ struct stats_series {
 
 struct stats {
     struct mem *mem;            /* Borrowed: the worker's. */
-    _Atomic uint64_t *incoming; /* Owned. Per model; the last counts unknown ones. */
-    size_t incoming_count;
-    _Atomic(struct stats_series *) *series; /* Owned, each too. Per pair. */
-    size_t series_count;
+    _Atomic uint64_t *incoming; /* Owned. Per model of the fleet; the last counts unknown ones. */
     _Atomic uint64_t outcomes[ROUTE_OUTCOME_COUNT];
     _Atomic uint64_t prompt_bytes;
     _Atomic uint64_t matched_bytes;
@@ -84,8 +74,11 @@ struct stats {
     struct metrics_histogram route_seconds;
 };
 
-bool stats_init(struct stats *stats, struct mem *mem, size_t model_count, size_t pair_count);
+enum { STATS_MODEL_UNKNOWN = ROUTE_MODELS_MAX };
+
+bool stats_init(struct stats *stats, struct mem *mem);
 void stats_fini(struct stats *stats);
+void stats_series_init(struct stats_series *series);
 
 /* Only the worker's thread: no other writes, so a load and a store are enough. */
 static inline void stats_add(_Atomic uint64_t *counter, uint64_t amount)
@@ -99,8 +92,6 @@ static inline uint64_t stats_get(const _Atomic uint64_t *counter)
     return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
-/* NULL: no memory. */
-struct stats_series *stats_series(struct stats *stats, size_t pair);
 enum stats_error stats_error_of(enum net_status status, bool connecting);
 
 #endif

@@ -186,11 +186,11 @@ static bool find_model(struct request *request, struct span model)
     struct worker *worker = request->worker;
     const struct route_fleet *fleet = worker->router->fleet;
     int found = route_model_find(fleet, model.data, model.size);
-    if (found < 0) {
-        found = route_model_find(fleet, "", 0); /* Backends that serve whatever is asked for. */
+    if (found < 0 || !route_model_is_served(fleet, (size_t)found)) {
+        int any = route_model_find(fleet, "", 0); /* Backends that serve whatever is asked for. */
+        found = any >= 0 && (found < 0 || route_model_is_served(fleet, (size_t)any)) ? any : found;
     }
-    struct stats *stats = &worker->stats;
-    stats_add(&stats->incoming[found < 0 ? stats->incoming_count - 1 : (size_t)found], 1);
+    stats_add(&worker->stats.incoming[found < 0 ? STATS_MODEL_UNKNOWN : (size_t)found], 1);
     if (found < 0) {
         int size = model.size < 256 ? (int)model.size : 256;
         answer_error(request, 404,
@@ -274,13 +274,43 @@ static bool read_form(struct request *request, struct span boundary)
     return true;
 }
 
+/* The first model that is served; -1: none is. *alone: it is the only one. */
+static int first_model(const struct route_fleet *fleet, bool *alone)
+{
+    int first = -1;
+    size_t count = 0;
+    for (size_t i = 0; i < route_model_count(fleet); i++) {
+        if (route_model_is_served(fleet, i)) {
+            first = first < 0 ? (int)i : first;
+            count++;
+        }
+    }
+    *alone = count == 1;
+    return first;
+}
+
+/* Whatever it is: any engine will do. */
+static bool take_first_model(struct request *request)
+{
+    bool alone = false;
+    int first = first_model(request->worker->router->fleet, &alone);
+    if (first < 0) {
+        answer_error(request, 503, "No engine is known. Please try again later.");
+        return false;
+    }
+    request->model = (size_t)first;
+    return true;
+}
+
 /* GET: ?model=NAME, which may be left out where there is only one. */
 static bool read_query(struct request *request)
 {
     const struct route_fleet *fleet = request->worker->router->fleet;
     struct span model = path_parameter(request->target, "model");
-    if (model.size == 0 && route_model_count(fleet) == 1) {
-        model = span_of(route_model_name(fleet, 0));
+    bool alone = false;
+    int first = first_model(fleet, &alone);
+    if (model.size == 0 && alone) {
+        model = span_of(route_model_name(fleet, (size_t)first));
     } else if (model.size == 0) {
         answer_error(request, 400, "Invalid request: missing 'model' in the query.");
         return false;
@@ -294,7 +324,7 @@ bool request_read_subject(struct request *request)
     const struct http_head *head = http_parser_head(request->conn->parser);
     struct span boundary = {0};
     if (request->path_kind == PATH_ANY) {
-        return true; /* Of the first model, as a request starts with. */
+        return take_first_model(request);
     }
     if (span_is(request->method, "GET")) {
         return read_query(request);

@@ -122,7 +122,7 @@ static void describe(const struct request *request, struct attributes *to)
         return;
     }
     add_text(to, "gen_ai.request.model", span_of(route_model_name(router->fleet, request->model)));
-    add_text(to, "hashtrie.endpoint", span_of(router->backends[request->choice.endpoint].url));
+    add_text(to, "hashtrie.endpoint", span_of(router->backends[request->choice.endpoint]->url));
     add_text(to, "hashtrie.decision", span_of(route_outcome_name(request->choice.outcome)));
     add_count(to, "hashtrie.failed_tries", request->excluded_count);
     add_count(to, "hashtrie.prompt_bytes", request->prompt_bytes);

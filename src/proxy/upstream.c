@@ -83,6 +83,7 @@ static struct upstream *upstream_new(struct request *request, size_t endpoint)
     }
     *upstream = (struct upstream){.worker = worker,
                                   .endpoint = endpoint,
+                                  .backend = worker->router->backends[endpoint],
                                   .request = request,
                                   .idle_limit_ns = worker->router->config->upstream_idle_timeout_ns,
                                   .untaken = SIZE_MAX,
@@ -93,11 +94,12 @@ static struct upstream *upstream_new(struct request *request, size_t endpoint)
     if (upstream->parser == NULL) {
         goto fail_memory;
     }
-    upstream->stream = net_connect(worker->loop, &worker->router->backends[endpoint].address,
-                                   on_connected, upstream);
+    upstream->stream =
+        net_connect(worker->loop, &upstream->backend->address, on_connected, upstream);
     if (upstream->stream == NULL) {
         goto fail_parser;
     }
+    backend_hold(upstream->backend);
     http_parser_reset(upstream->parser, request->to_head);
     list_push_back(&worker->upstreams, &upstream->all);
     return upstream;
@@ -111,7 +113,6 @@ fail_memory:
 
 struct upstream *upstream_acquire(struct request *request, size_t endpoint, bool fresh)
 {
-    REQUIRE(endpoint < request->worker->router->backend_count);
     struct upstream *upstream = fresh ? NULL : take_idle(request, endpoint);
     return upstream != NULL ? upstream : upstream_new(request, endpoint);
 }
@@ -135,9 +136,10 @@ void upstream_release(struct upstream *upstream, bool reusable)
     struct worker *worker = upstream->worker;
     size_t *pool_size = &worker->pool_sizes[upstream->endpoint];
     upstream->request = NULL;
-    if (!reusable || upstream->ended || !upstream->connected || worker->drained ||
-        *pool_size >= ROUTER_POOL_IDLE_MAX || net_stream_queued(upstream->stream) > 0 ||
-        upstream->idle_limit_ns == 0 || upstream->served >= upstream->served_max ||
+    if (!reusable || atomic_load(&upstream->backend->gone) || upstream->ended ||
+        !upstream->connected || worker->drained || *pool_size >= ROUTER_POOL_IDLE_MAX ||
+        net_stream_queued(upstream->stream) > 0 || upstream->idle_limit_ns == 0 ||
+        upstream->served >= upstream->served_max ||
         net_stream_read_start(upstream->stream) != NET_OK) {
         upstream_close(upstream);
         return;
@@ -167,15 +169,18 @@ void upstream_free(struct upstream *upstream)
     REQUIRE(upstream->stream == NULL);
     list_remove(&upstream->all);
     http_parser_free(upstream->parser);
+    backend_let_go(upstream->backend);
     mem_free(&upstream->worker->mem, upstream, sizeof *upstream);
 }
 
 void upstream_sweep(struct worker *worker, uint64_t now_ns)
 {
-    for (size_t i = 0; i < worker->router->backend_count; i++) {
+    size_t count = atomic_load_explicit(&worker->router->slot_count, memory_order_relaxed);
+    for (size_t i = 0; i < count; i++) {
         while (!list_empty(&worker->pools[i])) {
             struct upstream *oldest = LIST_ITEM(worker->pools[i].next, struct upstream, idle);
-            if (now_ns - oldest->idle_since_ns < oldest->idle_limit_ns) {
+            if (now_ns - oldest->idle_since_ns < oldest->idle_limit_ns &&
+                !atomic_load(&oldest->backend->gone)) {
                 break; /* One behind it with a shorter limit has to wait; it is not used. */
             }
             upstream_close(oldest);

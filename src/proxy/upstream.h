@@ -19,6 +19,7 @@ struct upstream {
     struct net_stream *stream; /* NULL: closed. */
     struct http_parser *parser;
     size_t endpoint;
+    struct backend *backend; /* Held. */
     struct request *request; /* NULL: idle. */
     uint64_t idle_since_ns;
     uint64_t idle_limit_ns; /* It is not kept for longer. */

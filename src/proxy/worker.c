@@ -7,9 +7,9 @@
  */
 #include "base/check.h"
 #include "base/clock.h"
+#include "proxy/backends.h"
 #include "proxy/conn.h"
 #include "proxy/engines.h"
-#include "proxy/figures_log.h"
 #include "proxy/queue.h"
 #include "proxy/tls.h"
 #include "proxy/upstream.h"
@@ -76,7 +76,7 @@ static void on_sweep(void *user)
     if (worker->number == 0) {
         life_sweep(worker->router, now_ns);
         tls_sweep(worker->router, now_ns);
-        figures_log_sweep(worker->router, now_ns);
+        backends_sweep(worker->router);
     }
     net_timer_start(worker->sweep, ROUTER_SWEEP_NS);
 }
@@ -200,16 +200,13 @@ void router_wake_all(struct router *router)
 
 static bool init_pools(struct worker *worker)
 {
-    size_t count = worker->router->backend_count;
-    if (count == 0) {
-        return true;
-    }
-    worker->pools = mem_alloc(&worker->mem, count * sizeof *worker->pools);
-    worker->pool_sizes = mem_alloc_zero(&worker->mem, count * sizeof *worker->pool_sizes);
+    worker->pools = mem_alloc(&worker->mem, ROUTE_ENDPOINTS_MAX * sizeof *worker->pools);
+    worker->pool_sizes =
+        mem_alloc_zero(&worker->mem, ROUTE_ENDPOINTS_MAX * sizeof *worker->pool_sizes);
     if (worker->pools == NULL || worker->pool_sizes == NULL) {
         return false;
     }
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < ROUTE_ENDPOINTS_MAX; i++) {
         list_init(&worker->pools[i]);
     }
     return true;
@@ -251,9 +248,7 @@ bool worker_init(struct worker *worker, struct router *router, size_t number)
     worker->random_id[1] = random_system_seed();
     worker->random.state = random_system_seed();
     worker->reader = prompt_reader_new(&worker->mem);
-    return worker->reader != NULL &&
-           stats_init(&worker->stats, &worker->mem, route_model_count(router->fleet),
-                      router->pair_count) &&
+    return worker->reader != NULL && stats_init(&worker->stats, &worker->mem) &&
            init_pools(worker) && init_loop(worker);
 }
 
@@ -285,9 +280,8 @@ void worker_fini(struct worker *worker)
         net_timer_close(worker->sweep);
         net_loop_free(worker->loop);
     }
-    size_t backend_count = worker->router->backend_count;
-    mem_free(&worker->mem, worker->pools, backend_count * sizeof *worker->pools);
-    mem_free(&worker->mem, worker->pool_sizes, backend_count * sizeof *worker->pool_sizes);
+    mem_free(&worker->mem, worker->pools, ROUTE_ENDPOINTS_MAX * sizeof *worker->pools);
+    mem_free(&worker->mem, worker->pool_sizes, ROUTE_ENDPOINTS_MAX * sizeof *worker->pool_sizes);
     mem_free(&worker->mem, worker->hashes, worker->hash_capacity * sizeof *worker->hashes);
     stats_fini(&worker->stats);
     prompt_reader_free(worker->reader);

@@ -14,11 +14,18 @@ static const double rate_weight = 0.2;
 struct route_fleet *route_fleet_new(struct mem *mem, uint64_t seed)
 {
     struct route_fleet *fleet = mem_alloc(mem, sizeof *fleet);
-    if (fleet != NULL) {
-        *fleet = (struct route_fleet){.mem = mem,
-                                      .random = {.state = seed},
-                                      .in_flight_max = UINT32_MAX,
-                                      .next_retry_ns = UINT64_MAX};
+    if (fleet == NULL) {
+        return NULL;
+    }
+    *fleet = (struct route_fleet){.mem = mem,
+                                  .random = {.state = seed},
+                                  .in_flight_max = UINT32_MAX,
+                                  .next_retry_ns = UINT64_MAX};
+    atomic_init(&fleet->model_count, 0);
+    fleet->models = mem_alloc_zero(mem, ROUTE_MODELS_MAX * sizeof *fleet->models);
+    if (fleet->models == NULL) {
+        mem_free(mem, fleet, sizeof *fleet);
+        return NULL;
     }
     return fleet;
 }
@@ -45,7 +52,7 @@ void route_fleet_free(struct route_fleet *fleet)
     }
     mem_free(mem, fleet->endpoints, fleet->endpoint_capacity * sizeof *fleet->endpoints);
     mem_free(mem, fleet->load_cost, fleet->endpoint_capacity * sizeof *fleet->load_cost);
-    mem_free(mem, fleet->models, fleet->model_capacity * sizeof *fleet->models);
+    mem_free(mem, fleet->models, ROUTE_MODELS_MAX * sizeof *fleet->models);
     mem_free(mem, fleet, sizeof *fleet);
 }
 
@@ -89,40 +96,58 @@ static void update_load_cost(struct route_fleet *fleet, size_t endpoint)
     fleet->load_cost[endpoint] = open ? fleet_load(fleet, endpoint) : FLEET_DOWN;
 }
 
-int route_endpoint_add(struct route_fleet *fleet)
+/* SIZE_MAX: none, and no room for another. */
+static size_t free_number(struct route_fleet *fleet)
 {
+    for (size_t i = 0; i < fleet->endpoint_count && fleet->free_count > 0; i++) {
+        if (!fleet->endpoints[i].used) {
+            fleet->free_count--;
+            return i;
+        }
+    }
     if (fleet->endpoint_count == ROUTE_ENDPOINTS_MAX ||
         (fleet->endpoint_count == fleet->endpoint_capacity && !endpoints_grow(fleet))) {
+        return SIZE_MAX;
+    }
+    return fleet->endpoint_count++;
+}
+
+int route_endpoint_add(struct route_fleet *fleet)
+{
+    size_t number = free_number(fleet);
+    if (number == SIZE_MAX) {
         return -1;
     }
-    size_t number = fleet->endpoint_count++;
-    fleet->endpoints[number] = (struct route_endpoint){.up = true, .roles = ROUTE_ROLES_ALL};
+    fleet->endpoints[number] =
+        (struct route_endpoint){.used = true, .up = true, .roles = ROUTE_ROLES_ALL};
     update_load_cost(fleet, number);
     return (int)number;
 }
 
+void route_endpoint_free(struct route_fleet *fleet, size_t endpoint)
+{
+    REQUIRE(endpoint < fleet->endpoint_count);
+    struct route_endpoint *at = &fleet->endpoints[endpoint];
+    REQUIRE(at->used && at->load.in_flight == 0);
+    while (at->models.count > 0) {
+        route_endpoint_serves_not(fleet, endpoint, at->models.numbers[0]);
+    }
+    numbers_free(fleet->mem, &at->models);
+    *at = (struct route_endpoint){0};
+    fleet->load_cost[endpoint] = FLEET_DOWN;
+    fleet->free_count++;
+}
+
 static int model_add(struct route_fleet *fleet, const char *name)
 {
-    if (fleet->model_count == ROUTE_MODELS_MAX) {
-        return -1;
-    }
-    if (fleet->model_count == fleet->model_capacity) {
-        size_t capacity = next_capacity(fleet->model_capacity);
-        struct route_model *models =
-            mem_realloc(fleet->mem, fleet->models, fleet->model_capacity * sizeof *models,
-                        capacity * sizeof *models);
-        if (models == NULL) {
-            return -1;
-        }
-        fleet->models = models;
-        fleet->model_capacity = capacity;
-    }
-    char *copy = mem_strndup(fleet->mem, name, strlen(name));
+    size_t number = fleet->model_count;
+    char *copy = number == ROUTE_MODELS_MAX ? NULL : mem_strndup(fleet->mem, name, strlen(name));
     if (copy == NULL) {
         return -1;
     }
-    fleet->models[fleet->model_count] = (struct route_model){.name = copy};
-    return (int)fleet->model_count++;
+    fleet->models[number].name = copy;
+    atomic_store_explicit(&fleet->model_count, number + 1, memory_order_release);
+    return (int)number;
 }
 
 static bool push(struct mem *mem, struct route_numbers *list, uint32_t number)
@@ -139,6 +164,18 @@ static bool push(struct mem *mem, struct route_numbers *list, uint32_t number)
     }
     list->numbers[list->count++] = number;
     return true;
+}
+
+/* Keeps the order of the others. */
+static void pull(struct route_numbers *list, size_t number)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < list->count; i++) {
+        if (list->numbers[i] != number) {
+            list->numbers[kept++] = list->numbers[i];
+        }
+    }
+    list->count = kept;
 }
 
 bool fleet_serves(const struct route_fleet *fleet, size_t endpoint, size_t model)
@@ -174,7 +211,24 @@ bool route_endpoint_serves(struct route_fleet *fleet, size_t endpoint, const cha
         served->count--;
         return false;
     }
+    atomic_store_explicit(&fleet->models[number].served, true, memory_order_relaxed);
     return true;
+}
+
+void route_endpoint_serves_not(struct route_fleet *fleet, size_t endpoint, size_t model)
+{
+    REQUIRE(endpoint < fleet->endpoint_count && model < fleet->model_count);
+    struct route_model *at = &fleet->models[model];
+    pull(&fleet->endpoints[endpoint].models, model);
+    pull(&at->endpoints, endpoint);
+    atomic_store_explicit(&at->served, at->endpoints.count > 0, memory_order_relaxed);
+}
+
+int route_endpoint_model(const struct route_fleet *fleet, size_t endpoint, size_t i)
+{
+    REQUIRE(endpoint < fleet->endpoint_count);
+    const struct route_numbers *models = &fleet->endpoints[endpoint].models;
+    return i < models->count ? (int)models->numbers[i] : -1;
 }
 
 void route_endpoint_set_up(struct route_fleet *fleet, size_t endpoint, bool up)
@@ -194,6 +248,19 @@ bool route_endpoint_is_up(const struct route_fleet *fleet, size_t endpoint)
 {
     REQUIRE(endpoint < fleet->endpoint_count);
     return fleet->endpoints[endpoint].up;
+}
+
+void route_endpoint_set_asleep(struct route_fleet *fleet, size_t endpoint, bool asleep)
+{
+    REQUIRE(endpoint < fleet->endpoint_count);
+    fleet->endpoints[endpoint].asleep = asleep;
+    update_load_cost(fleet, endpoint);
+}
+
+bool route_endpoint_is_asleep(const struct route_fleet *fleet, size_t endpoint)
+{
+    REQUIRE(endpoint < fleet->endpoint_count);
+    return fleet->endpoints[endpoint].asleep;
 }
 
 void route_fleet_set_limit(struct route_fleet *fleet, uint32_t in_flight_max)
@@ -275,26 +342,35 @@ void fleet_end_pauses(struct route_fleet *fleet, uint64_t now_ns)
     }
 }
 
+/* ---- Models: without the lock ---- */
+
 size_t route_model_count(const struct route_fleet *fleet)
 {
-    return fleet->model_count;
+    return atomic_load_explicit(&fleet->model_count, memory_order_acquire);
 }
 
 const char *route_model_name(const struct route_fleet *fleet, size_t model)
 {
-    REQUIRE(model < fleet->model_count);
+    REQUIRE(model < route_model_count(fleet));
     return fleet->models[model].name;
 }
 
 int route_model_find(const struct route_fleet *fleet, const char *name, size_t name_size)
 {
-    for (size_t i = 0; i < fleet->model_count; i++) {
+    size_t count = route_model_count(fleet);
+    for (size_t i = 0; i < count; i++) {
         const char *known = fleet->models[i].name;
         if (strlen(known) == name_size && memcmp(known, name, name_size) == 0) {
             return (int)i;
         }
     }
     return -1;
+}
+
+bool route_model_is_served(const struct route_fleet *fleet, size_t model)
+{
+    REQUIRE(model < route_model_count(fleet));
+    return atomic_load_explicit(&fleet->models[model].served, memory_order_relaxed);
 }
 
 /* ---- Load ---- */

@@ -3,6 +3,8 @@
 #ifndef HASHTRIE_ROUTE_FLEET_H
 #define HASHTRIE_ROUTE_FLEET_H
 
+#include <stdatomic.h>
+
 #include "base/check.h"
 #include "route/route.h"
 
@@ -24,7 +26,9 @@ enum fleet_state {
 struct route_endpoint {
     struct route_load load;
     struct route_numbers models; /* Those it serves; few. */
+    bool used;                   /* Its number is taken. */
     bool up;
+    bool asleep;
     unsigned roles;
     enum fleet_state state;
     uint32_t failure_count;  /* In a row. */
@@ -34,8 +38,9 @@ struct route_endpoint {
 };
 
 struct route_model {
-    char *name;                     /* Owned. */
+    char *name;                     /* Owned; set before the model is counted. */
     struct route_numbers endpoints; /* Those that serve it. */
+    atomic_bool served;             /* There are some. */
     size_t rotation;
 };
 
@@ -62,9 +67,9 @@ struct route_fleet {
     uint64_t *load_cost;
     size_t endpoint_count;
     size_t endpoint_capacity;
-    struct route_model *models;
-    size_t model_count;
-    size_t model_capacity;
+    size_t free_count;          /* Of the endpoints: numbers not taken. */
+    struct route_model *models; /* ROUTE_MODELS_MAX of them: read without the lock, they stay. */
+    atomic_size_t model_count;
     uint32_t in_flight_max;  /* At each endpoint; UINT32_MAX: any number. */
     uint32_t eject_failures; /* 0: nobody is ever ejected. */
     uint64_t eject_pause_ns;
@@ -78,11 +83,16 @@ static inline bool fleet_has_room(const struct route_fleet *fleet, size_t endpoi
     return fleet->endpoints[endpoint].load.in_flight < fleet->in_flight_max;
 }
 
+static inline bool fleet_is_present(const struct route_endpoint *at)
+{
+    return at->up && !at->asleep;
+}
+
 /* A candidate, but for its limit, without need. */
 static inline bool fleet_is_open(const struct route_fleet *fleet, size_t endpoint)
 {
     const struct route_endpoint *at = &fleet->endpoints[endpoint];
-    return at->up && (at->state == FLEET_FINE || at->state == FLEET_HALF_OPEN);
+    return fleet_is_present(at) && (at->state == FLEET_FINE || at->state == FLEET_HALF_OPEN);
 }
 
 static inline bool fleet_has_role(const struct route_fleet *fleet, size_t endpoint, unsigned roles)

@@ -72,7 +72,7 @@ static uint64_t uncached_cost(const struct route_query *query, uint64_t held)
 static uint64_t load_of(const struct route_fleet *fleet, size_t endpoint, bool desperate)
 {
     uint64_t load = fleet->load_cost[endpoint];
-    if (desperate && load == FLEET_DOWN && fleet->endpoints[endpoint].up &&
+    if (desperate && load == FLEET_DOWN && fleet_is_present(&fleet->endpoints[endpoint]) &&
         fleet_has_room(fleet, endpoint)) {
         load = fleet_load(fleet, endpoint);
     }
@@ -244,7 +244,7 @@ static bool has_other(const struct route_fleet *fleet, const struct route_query 
     for (size_t i = 0; i < candidates->count; i++) {
         size_t endpoint = candidates->numbers[i];
         const struct route_endpoint *at = &fleet->endpoints[endpoint];
-        if (at->up && (!sound || at->state == FLEET_FINE) &&
+        if (fleet_is_present(at) && (!sound || at->state == FLEET_FINE) &&
             fleet_has_role(fleet, endpoint, query->roles) && !is_excluded(query, endpoint)) {
             return true;
         }

@@ -25,7 +25,7 @@
 #include "base/span.h"
 
 enum {
-    ROUTE_ENDPOINTS_MAX = 4096,
+    ROUTE_ENDPOINTS_MAX = 8192, /* Twice what is asked for, so that all can be replaced at once. */
     ROUTE_MODELS_MAX = 4096,
     ROUTE_HOLDERS_MAX = 64,
     ROUTE_BYTES_PER_TOKEN = 4,
@@ -69,13 +69,22 @@ struct route_fleet;
 struct route_fleet *route_fleet_new(struct mem *mem, uint64_t seed);
 void route_fleet_free(struct route_fleet *fleet);
 
-/* An endpoint's number, dense from 0, in order of addition. -1: no room. */
+/* A new endpoint's number: the lowest that is free. It serves nothing yet. -1: no room. */
 int route_endpoint_add(struct route_fleet *fleet);
+/* Nothing is in flight there: its number is free for another. */
+void route_endpoint_free(struct route_fleet *fleet, size_t endpoint);
 /* The endpoint serves `model`. False: out of memory or of room. Told twice: fine. */
 bool route_endpoint_serves(struct route_fleet *fleet, size_t endpoint, const char *model);
+/* No longer; fine if it never did. One that serves nothing is no candidate for anything. */
+void route_endpoint_serves_not(struct route_fleet *fleet, size_t endpoint, size_t model);
+/* The i-th of the models it serves. -1: it serves fewer. */
+int route_endpoint_model(const struct route_fleet *fleet, size_t endpoint, size_t i);
 /* One that is down is no candidate. Endpoints start up. */
 void route_endpoint_set_up(struct route_fleet *fleet, size_t endpoint, bool up);
 bool route_endpoint_is_up(const struct route_fleet *fleet, size_t endpoint);
+/* The same for one that sleeps, whatever its health. Endpoints start awake. */
+void route_endpoint_set_asleep(struct route_fleet *fleet, size_t endpoint, bool asleep);
+bool route_endpoint_is_asleep(const struct route_fleet *fleet, size_t endpoint);
 /* Endpoints start with all roles. */
 void route_endpoint_set_roles(struct route_fleet *fleet, size_t endpoint, unsigned roles);
 
@@ -109,10 +118,16 @@ void route_fleet_set_limit(struct route_fleet *fleet, uint32_t in_flight_max);
 bool route_fleet_set_ring(struct route_fleet *fleet, const char *const *names, size_t count);
 
 bool route_serves(const struct route_fleet *fleet, size_t endpoint, size_t model);
+
+/* ---- Models: numbered from 0 in order of addition, and never forgotten. These four need no lock.
+ * ---- */
+
 size_t route_model_count(const struct route_fleet *fleet);
 const char *route_model_name(const struct route_fleet *fleet, size_t model);
 /* -1: nobody ever served it. */
 int route_model_find(const struct route_fleet *fleet, const char *name, size_t name_size);
+/* Somebody serves it now. */
+bool route_model_is_served(const struct route_fleet *fleet, size_t model);
 
 /* ---- One request ---- */
 

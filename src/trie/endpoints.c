@@ -269,6 +269,23 @@ enum hashtrie_status hashtrie_endpoint_remove(struct hashtrie *trie, hashtrie_en
     return HASHTRIE_OK;
 }
 
+enum hashtrie_status trie_endpoint_refine(struct hashtrie *trie, size_t slot,
+                                          const char *generation)
+{
+    struct endpoint *known = endpoint_at(trie, (hashtrie_endpoint)slot);
+    REQUIRE(known != NULL);
+    if (strcmp(known->generation, generation) == 0) {
+        return HASHTRIE_OK;
+    }
+    char *copy = text_copy(trie, generation);
+    if (copy == NULL) {
+        return HASHTRIE_EFULL;
+    }
+    text_free(trie, known->generation);
+    known->generation = copy;
+    return HASHTRIE_OK;
+}
+
 enum hashtrie_status hashtrie_endpoint_set_generation(struct hashtrie *trie,
                                                       hashtrie_endpoint endpoint,
                                                       const char *generation)
@@ -277,22 +294,15 @@ enum hashtrie_status hashtrie_endpoint_set_generation(struct hashtrie *trie,
     if (known == NULL || !text_fits(generation) || generation[0] == '\0') {
         return HASHTRIE_EINVAL;
     }
-    if (strcmp(known->generation, generation) == 0) {
-        return HASHTRIE_OK;
-    }
-    char *copy = text_copy(trie, generation);
-    if (copy == NULL) {
-        return HASHTRIE_EFULL;
-    }
-    if (known->generation[0] != '\0') { /* Another start of the engine: a new incarnation. */
+    bool another = strcmp(known->generation, generation) != 0 && known->generation[0] != '\0';
+    enum hashtrie_status status = trie_endpoint_refine(trie, endpoint, generation);
+    if (status == HASHTRIE_OK && another) { /* Another start of the engine: a new incarnation. */
         id_remove(trie, known->id);
         known->id = trie->next_endpoint_id++;
         id_insert(trie, known->id, endpoint);
         raise_fence(known);
     }
-    text_free(trie, known->generation);
-    known->generation = copy;
-    return HASHTRIE_OK;
+    return status;
 }
 
 enum hashtrie_status hashtrie_endpoint_set_capacity(struct hashtrie *trie,

@@ -151,6 +151,10 @@ struct trie_endpoint {
 /* Endpoint number `slot` (0 .. trie_endpoint_slot_count() - 1); false: that slot is free. */
 bool trie_endpoint_get(const struct hashtrie *trie, size_t slot, struct trie_endpoint *out);
 size_t trie_endpoint_slot_count(const struct hashtrie *trie);
+/* A known endpoint's generation is told in other words: what it holds stays. The text is not longer
+ * than HASHTRIE_ENDPOINT_TEXT_MAX. EFULL: no room is left in the budget. */
+enum hashtrie_status trie_endpoint_refine(struct hashtrie *trie, size_t slot,
+                                          const char *generation);
 uint32_t trie_endpoint_next_id(const struct hashtrie *trie);
 
 /* At open, after trie_attach(): makes a stored incarnation known under its id. EEXIST: id or name

@@ -153,7 +153,7 @@ static void check_conn(const struct conn *conn)
 
 static void check_pools(const struct worker *worker)
 {
-    for (size_t i = 0; i < worker->router->backend_count; i++) {
+    for (size_t i = 0; i < worker->router->slot_count; i++) {
         size_t count = 0;
         list_foreach (link, &worker->pools[i]) {
             const struct upstream *upstream = LIST_ITEM(link, struct upstream, idle);
@@ -192,12 +192,39 @@ static void check_place(const struct router *router, const struct request *reque
         !admit_has_room(&router->admit)) {
         return;
     }
-    for (size_t i = 0; i < router->backend_count; i++) {
+    for (size_t i = 0; i < router->slot_count; i++) {
         if (route_serves(router->fleet, i, request->model) &&
             route_endpoint_is_up(router->fleet, i) &&
             !route_endpoint_is_ejected(router->fleet, i) &&
             (max == 0 || route_endpoint_load(router->fleet, i).in_flight < max)) {
             sim_fail("request %s waits, though engine %zu has a place", request->log_id, i);
+        }
+    }
+}
+
+/* A backend is held by its connections and by the requests that were sent to it, until they end. */
+static void check_holds(const struct router *router)
+{
+    unsigned held[SIM_ENGINES_MAX] = {0};
+    const struct worker *worker = &router->workers[0];
+    list_foreach (link, &worker->upstreams) {
+        held[LIST_ITEM(link, struct upstream, all)->endpoint]++;
+    }
+    list_foreach (link, &worker->dead_upstreams) {
+        held[LIST_ITEM(link, struct upstream, all)->endpoint]++;
+    }
+    list_foreach (link, &worker->conns) {
+        const struct request *request = &LIST_ITEM(link, struct conn, link)->request;
+        held[request->choice.endpoint] += request->holds_choice ? 1 : 0;
+        for (size_t i = 0; i < request->excluded_count; i++) {
+            held[request->excluded[i]]++;
+        }
+    }
+    for (size_t i = 0; i < router->slot_count; i++) {
+        const struct backend *backend = router->backends[i];
+        unsigned counted = backend == NULL ? 0 : atomic_load(&backend->hold_count);
+        if (counted != held[i]) {
+            sim_fail("engine %zu is held %u times, counted are %u", i, held[i], counted);
         }
     }
 }
@@ -215,7 +242,7 @@ static void check_limits(const struct router *router, uint64_t running, uint64_t
         sim_fail("%llu requests run and %llu wait, more than may", (unsigned long long)running,
                  (unsigned long long)waiting);
     }
-    for (size_t i = 0; i < router->backend_count; i++) {
+    for (size_t i = 0; i < router->slot_count; i++) {
         uint32_t in_flight = route_endpoint_load(router->fleet, i).in_flight;
         if (config->backend_requests_max > 0 && in_flight > config->backend_requests_max) {
             sim_fail("engine %zu has %u requests, at most %u may be there", i, in_flight,
@@ -244,7 +271,7 @@ static void check_load(struct router *router)
                 request->charged && request->prefilled ? 0 : request->choice.uncached_bytes;
         }
     }
-    for (size_t i = 0; i < router->backend_count; i++) {
+    for (size_t i = 0; i < router->slot_count; i++) {
         struct route_load load = route_endpoint_load(router->fleet, i);
         if (load.in_flight != in_flight[i] || load.queued_bytes != queued[i]) {
             sim_fail("engine %zu: %u in flight and %llu bytes queued, should be %u and %llu", i,
@@ -253,6 +280,7 @@ static void check_load(struct router *router)
         }
     }
     check_limits(router, running, waiting);
+    check_holds(router);
     uint64_t charged = atomic_load(&router->bodies.bytes_used);
     if (charged != body_bytes) {
         sim_fail("%llu bytes of bodies are charged, %llu are there", (unsigned long long)charged,
@@ -308,6 +336,9 @@ void sim_check_quiet(struct sim *sim)
     }
     if (atomic_load(&router->bodies.finisher) != NULL || !list_empty(&worker->paused)) {
         sim_fail("somebody still reads a body, or waits to");
+    }
+    if (router->gone_count > 0) {
+        sim_fail("%zu engines have gone and are still there", router->gone_count);
     }
     const char *breach = NULL;
     if (hashtrie_check(router->trie, &breach) != HASHTRIE_OK) {

@@ -25,6 +25,7 @@ struct sim_profile {
     uint32_t bad_engines; /* The first ones answer nothing: all have to be served by the others. */
     bool faults;          /* Allocations of the router fail. */
     bool signal_early;    /* SIGTERM comes while requests run. */
+    bool changing;        /* Engines come and go; the last one stays. */
     bool bytewise;
     uint32_t stall_percent;
     uint32_t dark_percent;
@@ -159,6 +160,7 @@ struct sim {
     uint64_t written_before;
     bool exact; /* They go on as they came. */
     struct sim_event signal;
+    struct sim_event change;
     struct sim_event calm_down; /* Looks whether all clients are over. */
     uint64_t calm_since_ns;     /* 0: not yet. */
 };

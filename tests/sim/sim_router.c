@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "proxy/backends.h"
 #include "proxy/proxy.h"
 #include "proxy/router.h"
 #include "sim/scripts.h"
@@ -56,6 +57,7 @@ static void choose_profile(struct sim *sim)
         .body_max = sim_chance(80) ? 3000 : 300000,
         .answer_max = sim_chance(80) ? 3000 : 700000,
         .signal_early = sim_chance(15),
+        .changing = sim_chance(30),
     };
     sim->weather = (struct sim_weather){.delay_ns = 30 * CLOCK_NS_PER_MS};
     if (profile->calm) {
@@ -123,6 +125,29 @@ static void on_signal_time(void *user)
     sim_net_signal(SIGTERM);
 }
 
+static void on_change_time(void *user)
+{
+    struct sim *sim = user;
+    struct backend_wish wishes[SIM_ENGINES_MAX] = {{0}};
+    size_t count = 0;
+    if (sim->calm_since_ns != 0 || sim->signalled_ns != 0) {
+        return;
+    }
+    for (size_t i = 0; i < sim->engine_count; i++) {
+        if (i + 1 == sim->engine_count || sim_chance(60)) {
+            const struct config_backend *backend = &sim->config.backends[i];
+            wishes[count++] =
+                (struct backend_wish){.url = backend->url, .models = &backend->model, 1};
+        }
+    }
+    struct buf why;
+    buf_init(&why, &sim_world->mem, BACKENDS_WHY_MAX);
+    sim_trace("%zu engines are wished for", count);
+    CHECK(router_set_backends(sim->router, wishes, count, &why));
+    buf_fini(&why);
+    sim_event_after(&sim->change, sim_between(CLOCK_NS_PER_MS, 20 * CLOCK_NS_PER_S));
+}
+
 static void check_end_time(const struct sim *sim)
 {
     uint64_t limit_ns = sim->config.shutdown_delay_ns + sim->config.drain_timeout_ns +
@@ -178,6 +203,10 @@ static void run_router(struct sim *sim, struct log *log)
     sim_event_init(&sim->signal, on_signal_time, sim);
     sim_event_init(&sim->calm_down, on_look, sim);
     sim_event_after(&sim->calm_down, LOOK_EVERY_NS);
+    sim_event_init(&sim->change, on_change_time, sim);
+    if (sim->profile.changing) {
+        sim_event_after(&sim->change, sim_between(CLOCK_NS_PER_MS, 20 * CLOCK_NS_PER_S));
+    }
     if (sim->profile.signal_early) {
         sim_event_after(&sim->signal, sim_between(0, 60 * CLOCK_NS_PER_S));
     }
@@ -197,6 +226,7 @@ static void end_world(struct sim *sim)
 {
     sim_event_cancel(&sim->signal);
     sim_event_cancel(&sim->calm_down);
+    sim_event_cancel(&sim->change);
     sim_clients_end(sim);
     sim_engines_end(sim);
     sim_requests_end(sim);

@@ -1,17 +1,14 @@
 #include "proxy/stats.h"
 #include "support/test.h"
 
-static void series_are_made_once_and_counters_add_up(void **state)
+static void counters_add_up(void **state)
 {
     (void)state;
     struct mem mem;
     struct stats stats;
     mem_init(&mem, SIZE_MAX);
-    assert_true(stats_init(&stats, &mem, 3, 2));
-    assert_int_equal(stats.incoming_count, 4); /* The last one is for unknown models. */
-    struct stats_series *series = stats_series(&stats, 1);
-    assert_non_null(series);
-    assert_ptr_equal(stats_series(&stats, 1), series);
+    assert_true(stats_init(&stats, &mem));
+    stats_add(&stats.incoming[STATS_MODEL_UNKNOWN], 1);
     stats_add(&stats.retries, 2);
     stats_add(&stats.retries, 3);
     assert_int_equal(stats_get(&stats.retries), 5);
@@ -25,15 +22,9 @@ static void no_memory_is_an_answer(void **state)
     struct mem mem;
     struct stats stats;
     mem_init(&mem, SIZE_MAX);
-    mem.fail_after = 1;
-    mem.fail_count = UINT64_MAX;
-    assert_false(stats_init(&stats, &mem, 3, 2));
-    stats_fini(&stats);
-    mem.fail_after = UINT64_MAX;
-    assert_true(stats_init(&stats, &mem, 3, 2));
     mem.fail_after = 0;
-    assert_null(stats_series(&stats, 0));
-    mem.fail_after = UINT64_MAX;
+    mem.fail_count = UINT64_MAX;
+    assert_false(stats_init(&stats, &mem));
     stats_fini(&stats);
     mem_fini(&mem);
 }
@@ -52,7 +43,7 @@ static void failures_have_a_type(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(series_are_made_once_and_counters_add_up),
+        cmocka_unit_test(counters_add_up),
         cmocka_unit_test(no_memory_is_an_answer),
         cmocka_unit_test(failures_have_a_type),
     };
