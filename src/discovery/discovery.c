@@ -38,6 +38,7 @@ struct question {
     struct fetch *fetch;
     struct exposition reader;
     struct figures figures;
+    struct buf text; /* Of an answer that is told as it is. */
 };
 
 struct discovery_engine {
@@ -99,16 +100,24 @@ static void on_sample(void *user, const struct exposition_sample *sample)
 static bool on_bytes(void *user, const char *bytes, size_t size)
 {
     struct discovery_engine *engine = user;
-    if (engine->discovery->options.question == DISCOVERY_METRICS) {
+    switch (engine->discovery->options.question) {
+    case DISCOVERY_METRICS:
         exposition_feed(&engine->question->reader, bytes, size);
+        return true;
+    case DISCOVERY_MODELS:
+    case DISCOVERY_SLEEPING:
+        return buf_append(&engine->question->text, bytes, size);
+    case DISCOVERY_HEALTH:
+    default:
+        return true;
     }
-    return true;
 }
 
 static void drop_question(struct discovery_engine *engine)
 {
     struct mem *mem = engine->discovery->mem;
     exposition_fini(&engine->question->reader);
+    buf_fini(&engine->question->text);
     mem_free(mem, engine->question, sizeof *engine->question);
     engine->question = NULL;
     list_remove(&engine->link);
@@ -136,6 +145,7 @@ static bool begin(struct discovery_engine *engine)
         return false;
     }
     exposition_init(&question->reader, discovery->mem, on_sample, question);
+    buf_init(&question->text, discovery->mem, DISCOVERY_TEXT_BYTES_MAX);
     engine->question = question;
     list_remove(&engine->link);
     list_push_back(&discovery->running, &engine->link);
@@ -169,7 +179,8 @@ static void conclude(struct discovery_engine *engine, const struct discovery_res
 static void schedule(struct discovery *discovery)
 {
     uint64_t now_ns = net_now_ns();
-    while (!list_empty(&discovery->waiting) && discovery->running_count < DISCOVERY_RUNNING_MAX) {
+    while (!list_empty(&discovery->waiting) &&
+           discovery->running_count < discovery->options.running_max) {
         struct discovery_engine *first =
             LIST_ITEM(discovery->waiting.next, struct discovery_engine, link);
         if (first->due_ns > now_ns) {
@@ -191,16 +202,32 @@ static void on_timer(void *user)
     schedule(user);
 }
 
+static bool is_unserved(unsigned status)
+{
+    return status == 404 || status == 405 || status == 501;
+}
+
 static void judge_metrics(const struct question *question, unsigned status,
                           struct discovery_result *result)
 {
-    if (status == 404 || status == 405 || status == 501) {
+    if (is_unserved(status)) {
         result->outcome = DISCOVERY_NO_METRICS;
     } else if (status == 200 && question->reader.sample_count == 0) {
         result->reason = "its answer holds no metrics";
     } else if (status == 200) {
         result->outcome = DISCOVERY_TOLD;
         result->figures = figures_result(&question->figures);
+    }
+}
+
+static void judge_text(const struct question *question, unsigned status,
+                       struct discovery_result *result)
+{
+    if (is_unserved(status)) {
+        result->outcome = DISCOVERY_NO_METRICS;
+    } else if (status == 200) {
+        result->outcome = DISCOVERY_TOLD;
+        result->text = (struct span){.data = question->text.data, .size = question->text.size};
     }
 }
 
@@ -214,10 +241,18 @@ static struct discovery_result judge(const struct discovery_engine *engine, unsi
     }
     (void)snprintf(text, REASON_BYTES_MAX, "it answers %u", status);
     result.reason = text;
-    if (engine->discovery->options.question == DISCOVERY_METRICS) {
+    switch (engine->discovery->options.question) {
+    case DISCOVERY_METRICS:
         judge_metrics(engine->question, status, &result);
-    } else if (status >= 200 && status < 300) {
-        result.outcome = DISCOVERY_TOLD;
+        break;
+    case DISCOVERY_MODELS:
+    case DISCOVERY_SLEEPING:
+        judge_text(engine->question, status, &result);
+        break;
+    case DISCOVERY_HEALTH:
+    default:
+        result.outcome = status >= 200 && status < 300 ? DISCOVERY_TOLD : DISCOVERY_FAILED;
+        break;
     }
     return result;
 }
@@ -228,8 +263,11 @@ static void on_done(void *user, unsigned status, const char *error)
     struct discovery *discovery = engine->discovery;
     char text[REASON_BYTES_MAX];
     struct discovery_result result = judge(engine, status, error, text);
+    struct buf told = engine->question->text; /* Outlives the question, for the result. */
+    engine->question->text = (struct buf){.mem = discovery->mem};
     drop_question(engine);
     conclude(engine, &result);
+    buf_fini(&told);
     schedule(discovery);
 }
 
@@ -245,6 +283,9 @@ struct discovery *discovery_new(struct net_loop *loop, struct mem *mem,
     }
     *discovery =
         (struct discovery){.mem = mem, .options = *options, .random = {.state = options->seed}};
+    if (discovery->options.running_max == 0) {
+        discovery->options.running_max = DISCOVERY_RUNNING_MAX;
+    }
     list_init(&discovery->waiting);
     list_init(&discovery->running);
     discovery->timer = net_timer_new(loop, on_timer, discovery);
@@ -300,9 +341,12 @@ void discovery_free(struct discovery *discovery)
 struct discovery_engine *discovery_add(struct discovery *discovery, const char *url,
                                        void *engine_user)
 {
+    static const char *const paths[] = {[DISCOVERY_METRICS] = "/metrics",
+                                        [DISCOVERY_HEALTH] = "/health",
+                                        [DISCOVERY_MODELS] = "/v1/models",
+                                        [DISCOVERY_SLEEPING] = "/is_sleeping"};
     char text[DISCOVERY_URL_BYTES_MAX];
-    const char *path = discovery->options.question == DISCOVERY_METRICS ? "/metrics" : "/health";
-    int size = snprintf(text, sizeof text, "%s%s", url, path);
+    int size = snprintf(text, sizeof text, "%s%s", url, paths[discovery->options.question]);
     if (size < 0 || (size_t)size >= sizeof text) {
         return NULL;
     }

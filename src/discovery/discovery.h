@@ -1,11 +1,12 @@
 /*
- * Engines seen from outside: what each of them says at GET /metrics, or whether it is well at GET
- * /health; asked at once when it is added, then every interval, and when somebody is in a hurry.
+ * Engines seen from outside: what each of them says at GET /metrics, whether it is well at GET
+ * /health, which models it serves, whether it sleeps; asked at once when it is added, then every
+ * interval, and when somebody is in a hurry. Below, which engines there are: kube.h.
  *
- * All on one loop and its thread. At most DISCOVERY_RUNNING_MAX engines are asked at a time; an
- * answer is read as it comes, takes at most DISCOVERY_BODY_BYTES_MAX and `timeout_ns`, and may be
- * anything: what does not look like metrics changes nothing. Memory: some 150 bytes an engine, at
- * most 50 KiB of each answer under way.
+ * All on one loop and its thread. At most `running_max` engines are asked at a time; an answer is
+ * read as it comes, takes at most DISCOVERY_BODY_BYTES_MAX and `timeout_ns`, and may be anything:
+ * what does not look like metrics changes nothing. Memory: some 150 bytes an engine, at most 50 KiB
+ * of each answer under way; of those that are told as they are, DISCOVERY_TEXT_BYTES_MAX.
  */
 #ifndef HASHTRIE_DISCOVERY_DISCOVERY_H
 #define HASHTRIE_DISCOVERY_DISCOVERY_H
@@ -15,11 +16,13 @@
 #include <stdint.h>
 
 #include "base/mem.h"
+#include "base/span.h"
 #include "net/net.h"
 
 enum {
     DISCOVERY_RUNNING_MAX = 32,
     DISCOVERY_BODY_BYTES_MAX = 8 * 1024 * 1024,
+    DISCOVERY_TEXT_BYTES_MAX = 1024 * 1024,
     DISCOVERY_HEAD_BYTES_MAX = 64 * 1024,
     DISCOVERY_URL_BYTES_MAX = 8 * 1024,
 };
@@ -43,11 +46,16 @@ struct discovery_figures {
 };
 struct discovery_figures discovery_figures_unknown(void);
 
-enum discovery_question { DISCOVERY_METRICS, DISCOVERY_HEALTH };
+enum discovery_question {
+    DISCOVERY_METRICS,
+    DISCOVERY_HEALTH,
+    DISCOVERY_MODELS,   /* GET /v1/models: its text is told. */
+    DISCOVERY_SLEEPING, /* GET /is_sleeping: the same. */
+};
 
 enum discovery_outcome {
-    DISCOVERY_TOLD,       /* `figures` are what it says. Of its health: 2xx. */
-    DISCOVERY_NO_METRICS, /* It answers, but serves no metrics (404, 405, 501). */
+    DISCOVERY_TOLD,       /* `figures`, or `text`, are what it says. Of its health: 2xx. */
+    DISCOVERY_NO_METRICS, /* It answers, but does not serve them (404, 405, 501). */
     DISCOVERY_FAILED,     /* It does not answer, or with something else. */
 };
 
@@ -55,6 +63,7 @@ struct discovery_result {
     enum discovery_outcome outcome;
     const char *reason; /* One line for people, unless DISCOVERY_TOLD. Valid for the call. */
     struct discovery_figures figures;
+    struct span text; /* The answer, where that is told. Valid for the call. */
 };
 
 struct discovery;
@@ -62,6 +71,7 @@ struct discovery_engine;
 
 struct discovery_options {
     enum discovery_question question;
+    size_t running_max;   /* 0: DISCOVERY_RUNNING_MAX. */
     uint64_t interval_ns; /* From an answer to the next question, 10 % more or less; > 0. A failure
                              is followed by shorter pauses that grow up to it. */
     uint64_t timeout_ns;  /* For one answer as a whole. */
@@ -89,5 +99,7 @@ struct discovery_engine *discovery_add(struct discovery *discovery, const char *
 void discovery_remove(struct discovery_engine *engine);
 /* It may have restarted: ask as soon as DISCOVERY_GAP_NS since the last begin allows. */
 void discovery_hurry(struct discovery_engine *engine);
+
+#include "discovery/kube.h"
 
 #endif

@@ -7,6 +7,8 @@
 #ifndef HASHTRIE_DISCOVERY_WATCH_H
 #define HASHTRIE_DISCOVERY_WATCH_H
 
+#include <stdatomic.h>
+
 #include "discovery/access.h"
 #include "json/json.h"
 
@@ -33,14 +35,14 @@ enum {
 
 enum watch_change { WATCH_LISTED, WATCH_ADDED, WATCH_MODIFIED, WATCH_DELETED };
 
-/* Counts since the start; times are monotonic. */
+/* Since the start; written on the loop's thread, read on any. */
 struct watch_stats {
-    uint64_t lists;   /* LISTs that came to their end. */
-    uint64_t watches; /* WATCHes that were begun. */
-    uint64_t events;  /* Changes told; bookmarks are none. */
-    uint64_t expired; /* 410: the version was too old. */
-    uint64_t failures;
-    uint64_t heard_ns; /* When the server last told something; 0: never. */
+    _Atomic uint64_t lists;   /* LISTs that came to their end. */
+    _Atomic uint64_t watches; /* WATCHes that were begun. */
+    _Atomic uint64_t events;  /* Changes told; bookmarks are none. */
+    _Atomic uint64_t expired; /* 410: the version was too old. */
+    _Atomic uint64_t failures;
+    _Atomic uint64_t heard_ns; /* Monotonic: when the server last told something; 0: never. */
 };
 
 struct watch_options {
