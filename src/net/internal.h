@@ -54,9 +54,12 @@ enum net_status stream_send(struct net_stream *stream, uv_buf_t *parts, size_t p
                             enum net_keep keep);
 size_t stream_unsent(const struct net_stream *stream); /* Of these, not yet taken. */
 char *stream_without_const(const char *bytes);         /* For a uv_buf_t that is written. */
+/* What has come. -1: nothing yet. 0: `status` tells how it ended. */
+ssize_t stream_receive(const struct net_stream *stream, char *space, size_t size,
+                       enum net_status *status);
 /* Where the next bytes are read to. */
 void stream_space(struct net_stream *stream, char **space, size_t *size);
-/* The socket's side of reading; what comes of it, stream_on_uv_read() tells. */
+/* The socket's side of reading: whether it is told that something can be read. */
 enum net_status stream_watch(struct net_stream *stream);
 void stream_unwatch(struct net_stream *stream);
 

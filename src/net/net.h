@@ -188,10 +188,10 @@ struct net_stream;
 /* All on the stream's loop, with the stream's user pointer. */
 struct net_stream_events {
     /*
-     * Optional. Where the next bytes shall go: fills *space and *size (> 0) with memory that stays
-     * until on_read comes. False: the loop's own buffer.
+     * Optional. Where the next bytes shall go, and how many at most: given are the loop's own
+     * buffer and its size. May take less of it, or name memory that stays until on_read comes.
      */
-    bool (*on_space)(void *user, char **space, size_t *size);
+    void (*on_space)(void *user, char **space, size_t *size);
     /* size > 0. `bytes` in the loop's own buffer are gone when it returns. */
     void (*on_read)(void *user, const char *bytes, size_t size);
     /* The peer will send no more (NET_EOF), or reading failed. Comes once. */

@@ -1,6 +1,8 @@
 /*
- * Streams: reading, writing, closing. Writes go to the socket at once where it takes them; the rest
- * waits in one request of its own, with a copy of the bytes or a reference to them.
+ * Streams: reading, writing, closing. libuv tells when a socket can be read; recv() and send() are
+ * called here, as they cost less than its read() and write(). Writes go to the socket at once where
+ * it takes them; the rest waits in one request of its own, with a copy of the bytes or a reference
+ * to them.
  */
 #include <endian.h>
 #include <errno.h>
@@ -15,6 +17,7 @@
 #include "net/internal.h"
 
 #define KEEPALIVE_S 60 /* A peer whose machine vanished is noticed after that and some probes. */
+#define READS_MAX   16 /* In one turn, of one stream: then others have theirs. */
 
 /* A write that waits. */
 struct waiting_write {
@@ -98,68 +101,90 @@ bool stream_descriptor(const struct net_stream *stream, int *out)
     return true;
 }
 
+static bool would_block(void)
+{
+    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR || errno == ENOBUFS;
+}
+
+static enum net_status status_of_errno(void)
+{
+    return net_status_of(uv_translate_sys_error(errno));
+}
+
 /* ---- Reading ---- */
 
 void stream_space(struct net_stream *stream, char **space, size_t *size)
 {
-    if (stream->events->on_space != NULL && stream->events->on_space(stream->user, space, size)) {
-        CHECK(*size > 0);
-        return;
-    }
     *space = stream->loop->read_space;
     *size = NET_READ_BYTES;
-}
-
-/* Without space libuv reads nothing, and says UV_ENOBUFS: TLS reads for itself. */
-static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *out)
-{
-    (void)suggested;
-    struct net_stream *stream = handle->data;
-    char *space = NULL;
-    size_t size = 0;
-    if (stream->tls == NULL) {
-        stream_space(stream, &space, &size);
+    if (stream->events->on_space != NULL) {
+        stream->events->on_space(stream->user, space, size);
+        CHECK(*size > 0);
     }
-    *out = uv_buf_init(space, (unsigned)(size < UINT32_MAX ? size : UINT32_MAX));
 }
 
-/* Of a reset that comes with the last bytes, libuv says that it is the end. EPIPE: a reset behind
- * the end. */
-static enum net_status end_status(const struct net_stream *stream, int uv_status)
+ssize_t stream_receive(const struct net_stream *stream, char *space, size_t size,
+                       enum net_status *status)
 {
     int descriptor = -1;
-    int error = 0;
-    socklen_t size = sizeof error;
-    if (uv_status == UV_EOF && stream_descriptor(stream, &descriptor) &&
-        getsockopt(descriptor, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error != 0 &&
-        error != EPIPE) {
-        return net_status_of(uv_translate_sys_error(error));
+    if (!stream_descriptor(stream, &descriptor)) {
+        *status = NET_RESET;
+        return 0;
     }
-    return net_status_of(uv_status);
+    ssize_t got = recv(descriptor, space, size, MSG_DONTWAIT);
+    if (got < 0 && would_block()) {
+        return -1;
+    }
+    *status = got > 0 ? NET_OK : got == 0 ? NET_EOF : status_of_errno();
+    return got > 0 ? got : 0;
 }
 
-static void on_read(uv_stream_t *handle, ssize_t size, const uv_buf_t *bytes)
+/* True: all the space was filled, so there may be more. */
+static bool read_once(struct net_stream *stream)
 {
+    char *space = NULL;
+    size_t size = 0;
+    enum net_status status = NET_OK;
+    stream_space(stream, &space, &size);
+    ssize_t got = stream_receive(stream, space, size, &status);
+    if (got > 0) {
+        stream->events->on_read(stream->user, space, (size_t)got);
+        return (size_t)got == size && stream->reading;
+    }
+    if (got == 0) {
+        stream->reading = false;
+        stream_unwatch(stream);
+        stream->events->on_end(stream->user, status);
+    }
+    return false;
+}
+
+/* Without space libuv reads nothing, and says UV_ENOBUFS. */
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *out)
+{
+    (void)handle;
+    (void)suggested;
+    *out = uv_buf_init(NULL, 0);
+}
+
+static void on_readable(uv_stream_t *handle, ssize_t size, const uv_buf_t *bytes)
+{
+    (void)size;
+    (void)bytes;
     struct net_stream *stream = handle->data;
     if (stream->tls != NULL) {
         tls_on_readable(stream);
         return;
     }
-    if (size > 0) {
-        stream->events->on_read(stream->user, bytes->base, (size_t)size);
-        return;
+    unsigned reads = 1;
+    while (read_once(stream) && reads < READS_MAX) {
+        reads++;
     }
-    if (size == 0) {
-        return; /* EAGAIN. */
-    }
-    stream->reading = false;
-    (void)uv_read_stop(handle); /* Never fails. */
-    stream->events->on_end(stream->user, end_status(stream, (int)size));
 }
 
 enum net_status stream_watch(struct net_stream *stream)
 {
-    return net_status_of(uv_read_start((uv_stream_t *)&stream->tcp, on_alloc, on_read));
+    return net_status_of(uv_read_start((uv_stream_t *)&stream->tcp, on_alloc, on_readable));
 }
 
 void stream_unwatch(struct net_stream *stream)
@@ -265,12 +290,31 @@ char *stream_without_const(const char *bytes)
     return pointer.out;
 }
 
+/* Returns how much the socket took, or -1: errno tells why. */
+static ssize_t send_now(const struct net_stream *stream, uv_buf_t *parts, size_t part_count)
+{
+    int descriptor = -1;
+    if (!stream_descriptor(stream, &descriptor)) {
+        errno = EBADF;
+        return -1;
+    }
+    if (part_count == 1) {
+        return send(descriptor, parts->base, parts->len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
+    struct iovec pieces[NET_WRITE_PARTS_MAX];
+    for (size_t i = 0; i < part_count; i++) {
+        pieces[i] = (struct iovec){.iov_base = parts[i].base, .iov_len = parts[i].len};
+    }
+    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = part_count};
+    return sendmsg(descriptor, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 enum net_status stream_send(struct net_stream *stream, uv_buf_t *parts, size_t part_count,
                             enum net_keep keep)
 {
-    int taken = uv_try_write((uv_stream_t *)&stream->tcp, parts, (unsigned)part_count);
-    if (taken < 0 && taken != UV_EAGAIN) {
-        return net_status_of(taken);
+    ssize_t taken = stream_unsent(stream) == 0 ? send_now(stream, parts, part_count) : 0;
+    if (taken < 0 && !would_block()) {
+        return status_of_errno();
     }
     size_t gone = skip_parts(parts, part_count, taken > 0 ? (size_t)taken : 0);
     return gone == part_count ? NET_OK : write_later(stream, parts + gone, part_count - gone, keep);
@@ -386,7 +430,7 @@ bool net_stream_is_stale(const struct net_stream *stream)
     }
     char byte = 0;
     ssize_t size = recv(descriptor, &byte, sizeof byte, MSG_PEEK | MSG_DONTWAIT);
-    return size >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
+    return size >= 0 || !would_block();
 }
 
 size_t net_stream_unread(const struct net_stream *stream)

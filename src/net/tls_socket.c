@@ -1,8 +1,6 @@
 /* The socket as OpenSSL sees it, and what its failures mean. */
-#include <errno.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
-#include <sys/socket.h>
 
 #include "net/tls.h"
 
@@ -15,21 +13,15 @@ static int on_bio_read(BIO *bio, char *bytes, int size)
 {
     struct net_stream *stream = BIO_get_data(bio);
     struct tls *tls = stream->tls;
-    int descriptor = -1;
     BIO_clear_retry_flags(bio);
-    if (!stream_descriptor(stream, &descriptor)) {
-        tls->socket_status = NET_RESET;
-        return -1;
-    }
-    ssize_t got = recv(descriptor, bytes, (size_t)size, 0);
+    enum net_status status = NET_OK;
+    ssize_t got = stream_receive(stream, bytes, (size_t)size, &status);
     if (got > 0) {
         tls->got_bytes = true;
-    } else if (got == 0) {
-        tls->socket_status = NET_EOF;
-    } else if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) {
+    } else if (got < 0) {
         BIO_set_retry_read(bio);
     } else {
-        tls->socket_status = net_status_of(uv_translate_sys_error(errno));
+        tls->socket_status = status;
     }
     return (int)got;
 }

@@ -64,10 +64,12 @@ static void keep_pending(struct conn *conn, const char *bytes, size_t size)
     }
 }
 
-static bool on_space(void *user, char **space, size_t *size)
+static void on_space(void *user, char **space, size_t *size)
 {
     struct conn *conn = user;
-    return !conn->lingering && request_body_space(&conn->request, space, size);
+    if (!conn->lingering && is_reading(conn) && !http_parser_in_head(conn->parser)) {
+        request_body_space(&conn->request, space, size);
+    }
 }
 
 static void on_read(void *user, const char *bytes, size_t size)
@@ -179,7 +181,7 @@ static void conn_parse(struct conn *conn, const char *bytes, size_t size)
     bool more = true;
     while (more && may_parse(conn)) {
         if (size > 0 && conn->head_ns == 0) {
-            conn->head_ns = net_now_ns();
+            conn->head_ns = conn->active_ns;
         }
         size_t consumed = 0;
         struct span body = {0};

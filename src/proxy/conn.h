@@ -22,7 +22,7 @@ struct conn {
     struct buf pending; /* Bytes of later requests. */
     struct request request;
     uint64_t address;    /* The client's: see net_stream_peer_key(). */
-    uint64_t active_ns;  /* When bytes last moved. */
+    uint64_t active_ns;  /* When bytes last moved: while they are worked on, it is now. */
     uint64_t head_ns;    /* When the head that comes in has begun; 0: none has. */
     uint64_t resumed_ns; /* When it was last read again after a pause. */
     size_t unread;       /* Of answers, by the client, at the last sweep. */

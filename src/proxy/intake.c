@@ -95,7 +95,7 @@ void request_log_word(struct span text, char out[REQUEST_LOG_ID_BYTES + 1])
 void request_on_head(struct request *request, const struct http_head *head)
 {
     REQUIRE(request->sm.now == REQUEST_READING);
-    request->begin_ns = net_now_ns();
+    request->begin_ns = request->conn->active_ns;
     request->method = head->method;
     request->target = path_below(head->target, request->worker->router->config->root_path);
     request->version_minor = head->version_minor;
@@ -125,25 +125,19 @@ void request_on_head(struct request *request, const struct http_head *head)
     request_tick(request);
 }
 
-bool request_body_space(struct request *request, char **space, size_t *size)
+void request_body_space(struct request *request, char **space, size_t *size)
 {
-    if (request->sm.now != REQUEST_READING || !request->body_begun) {
-        return false;
-    }
     const struct http_head *head = http_parser_head(request->conn->parser);
-    if (head->content_length == HTTP_LENGTH_UNKNOWN || head->content_length <= request->body.size) {
-        return false;
-    }
-    uint64_t left = head->content_length - request->body.size;
     struct buf *body = &request->body;
-    if (body->capacity == body->size && !buf_reserve(body, 1)) {
-        return false; /* The bytes come by the loop's buffer, and appending them fails. */
+    if (head->content_length == HTTP_LENGTH_UNKNOWN || head->content_length <= body->size ||
+        (body->capacity == body->size && !buf_reserve(body, 1))) {
+        return; /* No memory: the bytes come by the loop's buffer, and appending them fails. */
     }
+    uint64_t left = head->content_length - body->size;
     size_t room = body->capacity - body->size;
     room = room < left ? room : (size_t)left;
     *space = body->data + body->size;
     *size = room < CONN_BODY_READ_BYTES ? room : CONN_BODY_READ_BYTES;
-    return true;
 }
 
 void request_reserve_body(struct request *request)
@@ -191,7 +185,7 @@ void request_on_body(struct request *request, struct span bytes)
 void request_on_body_end(struct request *request)
 {
     REQUIRE(request->sm.now == REQUEST_READING);
-    request->routing_ns = net_now_ns();
+    request->routing_ns = request->conn->active_ns;
     request->body_ended = true;
     drop_reservation(request);
     if (request->path_kind == PATH_LOCAL) {

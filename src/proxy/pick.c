@@ -205,6 +205,9 @@ static void count_choice(struct request *request)
 
 static void log_choice(struct request *request)
 {
+    if (request->worker->log.level < LOG_INFO) {
+        return;
+    }
     uint64_t unix_ns = net_unix_ns();
     double seconds = (double)(net_now_ns() - request->begin_ns) / (double)CLOCK_NS_PER_S;
     char session[REQUEST_LOG_ID_BYTES + 1] = "None";

@@ -459,13 +459,13 @@ static void relay_output(struct request *request)
     if (parts[0].size + parts[1].size == 0) {
         return;
     }
-    if (!request->answering) {
-        request->answering = true;
-        request->answer_ns = net_now_ns();
-    }
     request->answer_bytes += parts[0].size + parts[1].size;
     if (!conn_write(request->conn, parts, 2)) {
         request->client_gone = true;
+    }
+    if (!request->answering) {
+        request->answering = true;
+        request->answer_ns = request->conn->active_ns;
     }
     request->head.size = 0;
     request->output = (struct span){0};

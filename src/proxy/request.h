@@ -191,8 +191,8 @@ void request_on_body(struct request *request, struct span bytes);
 void request_on_body_end(struct request *request);
 /* More of the body is to be read: what that may bring is reserved in router->bodies. */
 void request_reserve_body(struct request *request);
-/* Where the next bytes of the body may be read to. False: nowhere, or not yet. */
-bool request_body_space(struct request *request, char **space, size_t *size);
+/* Its head is complete: where the next bytes of the body are read to, if there is a place. */
+void request_body_space(struct request *request, char **space, size_t *size);
 /* The client has left, or its connection ends now. Nothing is written any more. */
 void request_on_client_gone(struct request *request);
 /* The client's queue has drained below its limit. */

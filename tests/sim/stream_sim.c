@@ -194,12 +194,10 @@ static void read_once(struct net_stream *stream)
     struct net_loop *loop = stream->loop;
     char *space = loop->read_space;
     size_t room = NET_READ_BYTES;
-    bool own =
-        stream->events->on_space == NULL || !stream->events->on_space(stream->user, &space, &room);
-    if (own) {
-        space = loop->read_space;
-        room = NET_READ_BYTES;
+    if (stream->events->on_space != NULL) {
+        stream->events->on_space(stream->user, &space, &room);
     }
+    bool own = space == loop->read_space;
     CHECK(room > 0);
     struct span bytes = sim_pipe_peek(in);
     size_t size = bytes.size < room ? bytes.size : room;

@@ -68,12 +68,13 @@ static void on_guard(void *user)
 
 /* ---- Two sides ---- */
 
-static bool on_space(void *user, char **space, size_t *size)
+static void on_space(void *user, char **space, size_t *size)
 {
     struct side *side = user;
-    *space = side->own;
-    *size = side->space;
-    return side->space > 0;
+    if (side->space > 0) {
+        *space = side->own;
+        *size = side->space;
+    }
 }
 
 static void on_read(void *user, const char *bytes, size_t size)
