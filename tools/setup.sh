@@ -26,7 +26,7 @@ packages_build="build-essential cmake ninja-build pkg-config libuv1-dev liblmdb-
     libmsgpack-dev libsimdjson-dev node-llhttp libcurl4-openssl-dev libssl-dev libyaml-dev"
 packages_run="python3"
 packages_test="libcmocka-dev mandoc openssl python3 python3-venv clang clang-format clang-tidy cppcheck
-    libclang-rt-14-dev git"
+    libclang-rt-14-dev git systemd"
 
 is_installed() {
     dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed'
@@ -65,4 +65,22 @@ install_packages() {
             "apt-get install ${missing[*]}"
     fi
     rm -f "$log"
+}
+
+# unpack_package PACKAGE FILE FOLDER: a package's FILE in FOLDER; for packages that start a service when installed.
+unpack_package() {
+    [ ! -e "$3/$2" ] || return 0
+    command -v apt-get >/dev/null || return 0 # Tests look for it in PATH, too.
+    local place
+    place=$(mktemp -d)
+    chmod 755 "$place"
+    if (cd "$place" && { apt-get download "$1" || { apt-get update && apt-get download "$1"; }; } &&
+        dpkg-deb -x ./*.deb unpacked) >"$place/log" 2>&1 &&
+        mkdir -p "$(dirname "$3/$2")" && cp "$place/unpacked/$2" "$3/$2"; then
+        rm -rf "$place"
+        return 0
+    fi
+    tail -n 5 "$place/log" >&2
+    rm -rf "$place"
+    return 1
 }
