@@ -360,6 +360,9 @@ static void load_values(struct loader *loader)
         loader->config->health_checks = loader->switches[OPTION_HEALTH_CHECKS];
         loader->config->proxy_all_paths = loader->switches[OPTION_PROXY_ALL_PATHS];
         loader->config->failover_on_busy = loader->switches[OPTION_FAILOVER_ON_BUSY];
+        if (!loader->switches[OPTION_LOG_STATS]) {
+            loader->config->log_stats_interval_ns = 0;
+        }
         loader->config->otel_secure = loader->switches[OPTION_OTEL_SECURE];
         translate_choices(loader->config);
         check_together(loader);

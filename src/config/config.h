@@ -116,6 +116,8 @@ struct config {
     uint64_t idle_timeout_ns;          /* Between bytes of an answer; 0: off. */
     uint64_t send_timeout_ns;          /* An engine that takes nothing of a request; 0: off. */
     uint64_t engine_stats_interval_ns; /* 0: off. */
+    uint64_t request_stats_window_ns;
+    uint64_t log_stats_interval_ns; /* 0: off. */
     uint64_t eject_time_ns;
     bool health_checks;
     uint32_t health_check_fall; /* Failures in a row after which an engine is unhealthy, ... */

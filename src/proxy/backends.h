@@ -66,7 +66,7 @@ struct backend {
     atomic_bool gone;
     atomic_uint hold_count;
     _Atomic(struct stats_pair *) pairs; /* Owned. Read by who holds it; new ones come first. */
-    struct arrivals arrivals;           /* Under the lock. */
+    struct recent recent;               /* Under the lock. */
     struct engine engine;               /* See engines.h. */
 };
 

@@ -148,9 +148,11 @@ static void record_locked(struct request *request, uint64_t now_s)
     request->queued_bytes = route_endpoint_load(router->fleet, endpoint).queued_bytes;
     backend_hold(router->backends[endpoint]);
     request->holds_choice = true;
-    arrivals_add(&router->backends[endpoint]->arrivals, now_s);
+    uint64_t now_ns = net_now_ns();
+    recent_add(&router->backends[endpoint]->recent, router->config->request_stats_window_ns, now_ns,
+               &(struct recent_sums){.arrivals = 1});
     if (request->excluded_count == 0) {
-        budget_add_request(&router->retry_budget, net_now_ns() / CLOCK_NS_PER_S);
+        budget_add_request(&router->retry_budget, now_ns / CLOCK_NS_PER_S);
     }
     if (uses_trie(request)) {
         /* Full, or no memory: counted by the trie, and the request goes its way all the same. */
@@ -299,7 +301,14 @@ void request_load_ended(struct request *request)
     }
     request->charged = false;
     net_timer_stop(request->prefill);
+    uint64_t now_ns = net_now_ns();
     hashtrie_lock(router->trie);
+    if (request->complete) {
+        struct recent_sums sums = {.ended = 1,
+                                   .latency_us = (now_ns - request->begin_ns) / CLOCK_NS_PER_US};
+        recent_add(&router->backends[request->choice.endpoint]->recent,
+                   router->config->request_stats_window_ns, now_ns, &sums);
+    }
     if (!request->prefilled) {
         route_request_prefilled(router->fleet, request->choice.endpoint,
                                 request->choice.uncached_bytes);

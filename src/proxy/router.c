@@ -229,6 +229,8 @@ struct router *router_new(const struct config *config, struct log *log)
     atomic_init(&router->phase, ROUTER_SERVING);
     atomic_init(&router->store_settled, false);
     router->store_until_ns = net_now_ns() + config->store_wait_ns;
+    host_init(&router->host);
+    router->figures_due_ns = net_now_ns() + config->log_stats_interval_ns;
     bodies_init(&router->bodies, config->buffered_bytes_max, config->body_bytes_max);
     pthread_mutex_init(&router->log_mutex, NULL);
     open_doors(router);

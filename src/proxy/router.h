@@ -2,7 +2,7 @@
  * What the files of this room share: the router, its workers (one per loop), its backends.
  *
  * Threads: `struct router` is written at start alone, save for atomics and what the trie's lock
- * covers (trie, fleet, arrivals). A worker, its connections and requests belong to its loop's
+ * covers (trie, fleet). A worker, its connections and requests belong to its loop's
  * thread; other threads may send its wake, read its stats and push to its mailbox.
  */
 #ifndef HASHTRIE_PROXY_ROUTER_H
@@ -25,8 +25,10 @@
 #include "proxy/body.h"
 #include "proxy/budget.h"
 #include "proxy/doors.h"
+#include "proxy/host.h"
 #include "proxy/keys.h"
 #include "proxy/life.h"
+#include "proxy/recent.h"
 #include "proxy/service.h"
 #include "proxy/stats.h"
 #include "route/route.h"
@@ -34,7 +36,6 @@
 enum {
     ROUTER_BACKLOG = 4096,       /* The kernel cuts it to net.core.somaxconn. */
     ROUTER_TRIES_MAX = 101,      /* --max-instance-failover-reroute-attempts goes to 100. */
-    ROUTER_QPS_WINDOW_S = 60,    /* As the Python router's --request-stats-window. */
     ROUTER_POOL_IDLE_MAX = 1024, /* Idle connections kept per endpoint and loop. */
     ROUTER_BACKOFF_DOUBLINGS_MAX = 4,
 };
@@ -44,15 +45,6 @@ enum {
 #define ROUTER_FINISH_NS  (30 * UINT64_C(1000000000)) /* A body that others have to wait for. */
 #define ROUTER_LINGER_NS \
     (2 * UINT64_C(1000000000)) /* After the last answer, for the client to read it. */
-
-/* Requests of the last seconds: one counter per second. Under the trie's lock. */
-struct arrivals {
-    uint32_t counts[ROUTER_QPS_WINDOW_S];
-    uint64_t last_s;
-    uint64_t sum;
-};
-void arrivals_add(struct arrivals *arrivals, uint64_t now_s);
-double arrivals_per_second(struct arrivals *arrivals, uint64_t now_s);
 
 struct backend;
 struct discovery;
@@ -107,6 +99,8 @@ struct router {
     struct net_signal *signals[2];
     struct net_timer *life_timer; /* Of the phase. */
     uint64_t start_unix_s;
+    struct host host;
+    uint64_t figures_due_ns; /* For --log-stats. First loop's thread. */
 };
 
 struct worker {

@@ -17,7 +17,7 @@
 struct endpoint_view {
     struct backend *backend; /* Held. */
     struct route_load load;
-    double arrivals_per_s;
+    struct recent_sums recent;
     bool up;
     bool ejected;
     struct engine engine;
@@ -39,8 +39,9 @@ struct scrape {
 static void look(struct scrape *scrape)
 {
     struct router *router = scrape->router;
-    uint64_t now_s = net_unix_ns() / CLOCK_NS_PER_S;
+    uint64_t now_ns = net_now_ns();
     hashtrie_lock(router->trie);
+    uint64_t window_ns = router->config->request_stats_window_ns;
     for (size_t i = 0; i < router->slot_count && scrape->view_count < scrape->view_capacity; i++) {
         struct backend *backend = router->backends[i];
         if (backend == NULL) {
@@ -50,7 +51,7 @@ static void look(struct scrape *scrape)
         scrape->views[scrape->view_count++] =
             (struct endpoint_view){.backend = backend,
                                    .load = route_endpoint_load(router->fleet, i),
-                                   .arrivals_per_s = arrivals_per_second(&backend->arrivals, now_s),
+                                   .recent = recent_get(&backend->recent, window_ns, now_ns),
                                    .up = route_endpoint_is_up(router->fleet, i),
                                    .ejected = route_endpoint_is_ejected(router->fleet, i),
                                    .engine = backend->engine};
@@ -198,10 +199,29 @@ static void write_engines(struct scrape *scrape)
 
 /* ---- Per endpoint ---- */
 
-enum view_value { VIEW_RUNNING, VIEW_PREFILL, VIEW_DECODING, VIEW_QPS, VIEW_HEALTHY };
+enum view_value {
+    VIEW_RUNNING,
+    VIEW_PREFILL,
+    VIEW_DECODING,
+    VIEW_SWAPPED,
+    VIEW_QPS,
+    VIEW_LATENCY,
+    VIEW_ITL,
+    VIEW_DECODING_TIME,
+    VIEW_HEALTHY
+};
 
-static double view_value(const struct endpoint_view *view, enum view_value which)
+/* The Python router says -1 where there is nothing to average. */
+static double mean_s(uint64_t sum_us, uint32_t count)
 {
+    return count == 0 ? -1 : (double)sum_us / 1e6 / count;
+}
+
+static double view_value(const struct scrape *scrape, size_t backend, enum view_value which)
+{
+    const struct endpoint_view *view = &scrape->views[backend];
+    const struct recent_sums *recent = &view->recent;
+    uint64_t window_ns = scrape->router->config->request_stats_window_ns;
     switch (which) {
     case VIEW_RUNNING:
         return view->load.in_flight;
@@ -209,8 +229,16 @@ static double view_value(const struct endpoint_view *view, enum view_value which
         return view->load.in_prefill;
     case VIEW_DECODING:
         return view->load.in_flight - view->load.in_prefill;
+    case VIEW_SWAPPED:
+        return 0;
     case VIEW_QPS:
-        return view->arrivals_per_s;
+        return recent->arrivals / ((double)window_ns / CLOCK_NS_PER_S);
+    case VIEW_LATENCY:
+        return mean_s(recent->latency_us, recent->ended);
+    case VIEW_ITL:
+        return mean_s(recent->stream_us, recent->gaps);
+    case VIEW_DECODING_TIME:
+        return mean_s(recent->stream_us, recent->streams);
     case VIEW_HEALTHY:
         return view->up ? 1 : 0;
     default:
@@ -229,13 +257,19 @@ static void write_views(struct scrape *scrape)
         {"vllm:num_prefill_requests", "Of these, before the first byte of their answer.",
          VIEW_PREFILL},
         {"vllm:num_decoding_requests", "Of these, after it.", VIEW_DECODING},
-        {"vllm:current_qps", "Requests a second over the last minute.", VIEW_QPS},
+        {"vllm:num_requests_swapped", "Always 0: there is no swapping.", VIEW_SWAPPED},
+        {"vllm:current_qps", "Requests a second over --request-stats-window.", VIEW_QPS},
+        {"vllm:avg_latency", "Seconds that answers took, mean over that time; -1: there were none.",
+         VIEW_LATENCY},
+        {"vllm:avg_itl", "Seconds between events of streams, likewise.", VIEW_ITL},
+        {"vllm:avg_decoding_length", "Seconds from a stream's first event to its last, likewise.",
+         VIEW_DECODING_TIME},
         {"vllm:healthy_pods_total", "1 for each engine that is known.", VIEW_HEALTHY},
     };
     for (size_t f = 0; f < sizeof families / sizeof *families; f++) {
         metrics_family(&scrape->writer, families[f].name, METRICS_GAUGE, families[f].help);
         for (size_t i = 0; i < scrape->view_count; i++) {
-            metrics_sample(&scrape->writer, view_value(&scrape->views[i], families[f].value),
+            metrics_sample(&scrape->writer, view_value(scrape, i, families[f].value),
                            METRICS_LABEL("server", scrape->views[i].backend->url));
         }
     }
@@ -556,6 +590,7 @@ static void write_process(struct scrape *scrape)
                    "Spans of requests, by what became of them.");
     metrics_sample_u64(writer, traces.sent, METRICS_LABEL("result", "sent"));
     metrics_sample_u64(writer, traces.dropped, METRICS_LABEL("result", "dropped"));
+    host_scrape(&scrape->router->host, writer);
     metrics_single_u64(writer, "process_start_time_seconds", METRICS_GAUGE,
                        "When the router was started.", scrape->router->start_unix_s);
     metrics_single_u64(writer, "hashtrie_ready", METRICS_GAUGE, "1 while /ready answers 200.",

@@ -84,33 +84,3 @@ bool router_add_backends(struct router *router)
     buf_fini(&why);
     return set;
 }
-
-/* ---- Arrivals ---- */
-
-static void arrivals_advance(struct arrivals *arrivals, uint64_t now_s)
-{
-    if (now_s <= arrivals->last_s) {
-        return;
-    }
-    uint64_t steps = now_s - arrivals->last_s;
-    steps = steps < ROUTER_QPS_WINDOW_S ? steps : ROUTER_QPS_WINDOW_S;
-    for (uint64_t i = 0; i < steps; i++) {
-        uint32_t *slot = &arrivals->counts[(now_s - i) % ROUTER_QPS_WINDOW_S];
-        arrivals->sum -= *slot;
-        *slot = 0;
-    }
-    arrivals->last_s = now_s;
-}
-
-void arrivals_add(struct arrivals *arrivals, uint64_t now_s)
-{
-    arrivals_advance(arrivals, now_s);
-    arrivals->counts[arrivals->last_s % ROUTER_QPS_WINDOW_S]++;
-    arrivals->sum++;
-}
-
-double arrivals_per_second(struct arrivals *arrivals, uint64_t now_s)
-{
-    arrivals_advance(arrivals, now_s);
-    return (double)arrivals->sum / ROUTER_QPS_WINDOW_S;
-}

@@ -10,6 +10,7 @@
 #include "proxy/backends.h"
 #include "proxy/conn.h"
 #include "proxy/engines.h"
+#include "proxy/figures_log.h"
 #include "proxy/queue.h"
 #include "proxy/tls.h"
 #include "proxy/upstream.h"
@@ -77,6 +78,7 @@ static void on_sweep(void *user)
         life_sweep(worker->router, now_ns);
         tls_sweep(worker->router, now_ns);
         backends_sweep(worker->router);
+        figures_log_sweep(worker->router, now_ns);
     }
     net_timer_start(worker->sweep, ROUTER_SWEEP_NS);
 }

@@ -101,6 +101,17 @@ static void the_stats_interval_may_be_a_number_of_seconds(void **state)
     }
 }
 
+static void figures_are_logged_when_asked_for(void **state)
+{
+    (void)state;
+    config_fixture_load_served(&fixture, ARGUMENTS("--log-stats-interval", "5"));
+    assert_int_equal(fixture.config.log_stats_interval_ns, 0);
+    assert_int_equal(fixture.config.request_stats_window_ns, UINT64_C(60000000000));
+    config_fixture_load_served(&fixture, ARGUMENTS("--log-stats", "--request-stats-window", "15"));
+    assert_int_equal(fixture.config.log_stats_interval_ns, UINT64_C(10000000000));
+    assert_int_equal(fixture.config.request_stats_window_ns, UINT64_C(15000000000));
+}
+
 static void a_bad_value_is_refused_with_its_name_range_and_default(void **state)
 {
     (void)state;
@@ -127,6 +138,8 @@ static void a_bad_value_is_refused_with_its_name_range_and_default(void **state)
         {"--service-discovery", "k8s", "one of static", "static"},
         {"--threads", "0", "a whole number from 1 to 256", "what CPU affinity"},
         {"--kv-capacity-tokens", "many", "or off", "off"},
+        {"--request-stats-window", "0", "a duration from 1s to 1h", "1m"},
+        {"--log-stats-interval", "0.5", "a duration from 1s to 1h", "10s"},
         {"--engine-stats-interval", "3601", "a duration from 100ms to 1h, or off", "30s"},
         {"--engine-stats-interval", "18446744073709551615", "a duration from 100ms", "30s"},
         {"--max-entry-age", "22d", "a duration from 1m to 21d, or off", "off"},
@@ -353,6 +366,7 @@ int main(void)
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_stats_interval_may_be_a_number_of_seconds, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(figures_are_logged_when_asked_for, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_bad_value_is_refused_with_its_name_range_and_default,
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(features_of_the_python_router_that_are_not_here_are_refused,

@@ -1,4 +1,4 @@
-/* The set of backends as it changes; aliases; arrivals per second. */
+/* The set of backends as it changes; aliases. */
 #include <stdio.h>
 #include <unistd.h>
 
@@ -443,21 +443,6 @@ static void aliases_are_found_and_others_left_alone(void **state)
     teardown(&fixture);
 }
 
-static void arrivals_leave_after_a_minute(void **state)
-{
-    (void)state;
-    struct arrivals arrivals = {0};
-    for (int i = 0; i < 120; i++) {
-        arrivals_add(&arrivals, 1000 + (uint64_t)i / 2);
-    }
-    assert_true(arrivals_per_second(&arrivals, 1059) == 2.0);
-    assert_true(arrivals_per_second(&arrivals, 1089) == 1.0);
-    assert_true(arrivals_per_second(&arrivals, 1080) == 1.0); /* A clock that steps back. */
-    assert_true(arrivals_per_second(&arrivals, 5000) == 0.0);
-    arrivals_add(&arrivals, 5000);
-    assert_true(arrivals_per_second(&arrivals, 5000) * ROUTER_QPS_WINDOW_S == 1.0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -474,7 +459,6 @@ int main(void)
         cmocka_unit_test(without_memory_nothing_changes),
         cmocka_unit_test(thousands_fit_and_all_may_be_replaced),
         cmocka_unit_test(aliases_are_found_and_others_left_alone),
-        cmocka_unit_test(arrivals_leave_after_a_minute),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
