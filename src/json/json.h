@@ -138,6 +138,23 @@ static inline bool json_next_member(const struct json_parser *parser, struct jso
 struct json_value json_find(const struct json_parser *parser, struct json_value object,
                             const char *name);
 
+/* ---- Editing: a document whose root is an object, without some of its members ---- */
+
+enum { JSON_PIECES_MAX = 12 };
+
+/* Pieces of the document, borrowed from it: all that is kept, up to the brace that closes the
+ * object. */
+struct json_edit {
+    struct span pieces[JSON_PIECES_MAX];
+    size_t piece_count;
+    bool comma; /* One is due before a further member. */
+};
+
+/* Leaves out each member that has one of the names, however often and with whatever escapes. False:
+ * that would make more than JSON_PIECES_MAX pieces. O(members x names). */
+bool json_leave_out(const struct json_parser *parser, const char *const *names, size_t name_count,
+                    struct json_edit *out);
+
 /* ---- Writing ---- */
 
 enum { JSON_WRITE_DEPTH_MAX = 64 };

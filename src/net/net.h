@@ -22,7 +22,7 @@
 
 enum {
     NET_READ_BYTES = 128 * 1024, /* The loop's own read buffer: one read brings at most this. */
-    NET_WRITE_PARTS_MAX = 8,     /* Pieces of one write. */
+    NET_WRITE_PARTS_MAX = 16,    /* Pieces of one write. */
     NET_HOST_BYTES_MAX = 255,    /* DNS allows 253. */
     NET_TRIES_MAX = 8,           /* Addresses of one name that a connect tries. */
     NET_SESSIONS_MAX = 256,      /* TLS sessions that a loop keeps, to come back to servers fast. */
