@@ -20,6 +20,10 @@ static const char usage[] =
     "  --engine-id TEXT    sent as header x-engine-id with every answer (engine)\n"
     "  --kv-tokens N       size of the KV cache in tokens of 4 bytes (131072)\n"
     "  --prefill-tps X     prompt tokens computed per second (20000)\n"
+    "  --role ROLE         prefill: takes only requests whose KV cache goes on to another\n"
+    "                      engine; decode: only those whose KV cache comes from one; any\n"
+    "                      (any)\n"
+    "  --fetch-tps X       prompt tokens fetched from another engine per second (80000)\n"
     "  --decode-ms X       milliseconds per answer token (10)\n"
     "  --max-batch N       requests that run at one time; the rest wait (64)\n"
     "  --max-tokens N      tokens of an answer where the request names no number (16)\n"
@@ -60,6 +64,19 @@ static void set_engine_id(struct server_options *options, const char *text)
     options->engine_id = text;
 }
 
+static enum server_role read_role(const char *text)
+{
+    static const char *const roles[] = {
+        [SERVER_ANY] = "any", [SERVER_PREFILLS] = "prefill", [SERVER_DECODES] = "decode"};
+    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) {
+        if (strcmp(text, roles[i]) == 0) {
+            return (enum server_role)i;
+        }
+    }
+    (void)fprintf(stderr, "mock-engine: --role: \"%s\" is none of any, prefill, decode\n", text);
+    exit(2);
+}
+
 enum engine_option {
     HOST,
     PORT,
@@ -67,6 +84,8 @@ enum engine_option {
     ENGINE_ID,
     KV_TOKENS,
     PREFILL_TPS,
+    ROLE,
+    FETCH_TPS,
     DECODE_MS,
     MAX_BATCH,
     MAX_TOKENS,
@@ -86,6 +105,8 @@ static const struct option_name {
     [ENGINE_ID] = {"engine-id", 1},
     [KV_TOKENS] = {"kv-tokens", 1},
     [PREFILL_TPS] = {"prefill-tps", 1},
+    [ROLE] = {"role", 1},
+    [FETCH_TPS] = {"fetch-tps", 1},
     [DECODE_MS] = {"decode-ms", 1},
     [MAX_BATCH] = {"max-batch", 1},
     [MAX_TOKENS] = {"max-tokens", 1},
@@ -115,6 +136,12 @@ static void set_option(struct server_options *options, int which, const char *te
         break;
     case PREFILL_TPS:
         options->engine.prefill_tokens_per_s = read_number(name, text, 1, 1e12);
+        break;
+    case ROLE:
+        options->role = read_role(text);
+        break;
+    case FETCH_TPS:
+        options->engine.fetch_tokens_per_s = read_number(name, text, 1, 1e12);
         break;
     case DECODE_MS:
         options->engine.decode_ns = read_number(name, text, 0, 1e6) * 1e6;

@@ -102,6 +102,25 @@ static const char *finish_reason(const struct exchange *exchange)
     return exchange->body.limited ? "length" : "stop";
 }
 
+/* Where the prompt's KV cache is. As vLLM's, it names a host that only the machine itself knows. */
+static bool put_transfer(const struct connection *connection, struct buf *out)
+{
+    const struct server *server = connection->server;
+    const struct request_body *body = &connection->exchange.body;
+    if (body->transfer != REQUEST_GOES_ON) {
+        return true;
+    }
+    bool done = buf_append_text(out, ",\"kv_transfer_params\":{\"do_remote_prefill\":true,"
+                                     "\"do_remote_decode\":false,\"remote_engine_id\":") &&
+                local_put_json(out, server->options->engine_id, strlen(server->options->engine_id));
+    done = done && buf_append_text(out, ",\"remote_block_ids\":[");
+    for (size_t i = 0; i < body->answer_start / CACHE_BLOCK_BYTES && done; i++) {
+        done = buf_printf(out, "%s%" PRIu32, i == 0 ? "" : ",", request_body_block(body, i));
+    }
+    return done &&
+           buf_printf(out, "],\"remote_host\":\"localhost\",\"remote_port\":%u}", server->port);
+}
+
 static bool put_whole(const struct connection *connection, struct buf *out)
 {
     const struct exchange *exchange = &connection->exchange;
@@ -114,7 +133,7 @@ static bool put_whole(const struct connection *connection, struct buf *out)
            local_put_json(out, request_body_token(&exchange->body, 0), size) &&
            buf_printf(out, "%s,\"logprobs\":null,\"finish_reason\":\"%s\"}],", chat ? "}" : "",
                       finish_reason(exchange)) &&
-           put_usage(exchange, out) && buf_append_text(out, "}");
+           put_usage(exchange, out) && put_transfer(connection, out) && buf_append_text(out, "}");
 }
 
 /* The delta of one token. The first of a chat names the role as well. */
@@ -259,6 +278,7 @@ static void submit(struct connection *connection)
         .prompt_block_count = body->answer_start / CACHE_BLOCK_BYTES,
         .prompt_tokens = body->prompt_tokens,
         .output_tokens = body->output_tokens,
+        .fetched = body->transfer == REQUEST_COMES,
     };
     if (!engine_submit(server->engine, &exchange->job, uv_hrtime())) {
         answer_error(connection, STATUS_BAD,
@@ -273,6 +293,18 @@ static void submit(struct connection *connection)
     server_schedule(server);
 }
 
+/* NULL: the engine's role lets it pass. */
+static const char *check_role(const struct server_options *options, const struct request_body *body)
+{
+    if (options->role == SERVER_PREFILLS && body->transfer != REQUEST_GOES_ON) {
+        return "This engine prefills for others: kv_transfer_params have to say do_remote_decode.";
+    }
+    if (options->role == SERVER_DECODES && body->transfer != REQUEST_COMES) {
+        return "This engine decodes what others prefilled: kv_transfer_params have to say where.";
+    }
+    return NULL;
+}
+
 static void answer_generation(struct connection *connection, bool is_chat)
 {
     const struct server_options *options = connection->server->options;
@@ -285,6 +317,7 @@ static void answer_generation(struct connection *connection, bool is_chat)
     const char *problem =
         request_body_read(&exchange->body, &connection->server->mem, connection->content.data,
                           connection->content.size, is_chat, options->tokens_default);
+    problem = problem != NULL ? problem : check_role(options, &exchange->body);
     if (problem != NULL) {
         answer_error(connection, STATUS_BAD, problem);
     } else if (!serves(options, &exchange->body.model)) {

@@ -92,8 +92,9 @@ static void start_prefill(struct engine *engine, uint64_t at_ns)
         usable = usable < job->prompt_block_count ? usable : job->prompt_block_count;
         job->cached_tokens = cache_match(engine->cache, job->hashes, usable) * CACHE_BLOCK_TOKENS;
         uint64_t uncached = job->prompt_tokens - job->cached_tokens;
-        job->next_ns =
-            at_ns + (uint64_t)((double)uncached / engine->options.prefill_tokens_per_s * NS_PER_S);
+        double rate = job->fetched ? engine->options.fetch_tokens_per_s
+                                   : engine->options.prefill_tokens_per_s;
+        job->next_ns = at_ns + (uint64_t)((double)uncached / rate * NS_PER_S);
         job->phase = ENGINE_PREFILLING;
         engine->prefilling = job;
         engine->totals.prompt_tokens_total += job->prompt_tokens;

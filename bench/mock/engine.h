@@ -33,18 +33,21 @@ struct engine_job {
     uint64_t cached_tokens; /* Known once prefill has begun. */
     uint64_t tokens_made;
     uint64_t next_ns; /* End of its prefill, or its next token. */
+    bool fetched;     /* The prompt's KV cache comes from another engine. */
     enum engine_phase phase;
 };
 
 struct engine_options {
     uint64_t kv_tokens;
     double prefill_tokens_per_s;
+    double fetch_tokens_per_s; /* Of KV cache from another engine. */
     double decode_ns;
     size_t batch_max;
 };
-#define ENGINE_OPTIONS_DEFAULT                                                                 \
-    {                                                                                          \
-        .kv_tokens = 131072, .prefill_tokens_per_s = 20000, .decode_ns = 10e6, .batch_max = 64 \
+#define ENGINE_OPTIONS_DEFAULT                                                           \
+    {                                                                                    \
+        .kv_tokens = 131072, .prefill_tokens_per_s = 20000, .fetch_tokens_per_s = 80000, \
+        .decode_ns = 10e6, .batch_max = 64                                               \
     }
 
 struct engine_stats {

@@ -141,6 +141,55 @@ static const char *read_fields(struct request_body *request, struct json_in root
     return NULL;
 }
 
+uint32_t request_body_block(const struct request_body *request, size_t index)
+{
+    return (uint32_t)request->hashes[index] >> 1; /* As a positive int. */
+}
+
+/* NULL: `params` are what the engine with the cache said. The blocks tell that it is this prompt's.
+ */
+static const char *check_fetch(const struct request_body *request, struct json_in params)
+{
+    struct json_in engine = json_in_find(params, "remote_engine_id");
+    struct json_in host = json_in_find(params, "remote_host");
+    struct json_in blocks = json_in_find(params, "remote_block_ids");
+    uint64_t port = 0;
+    if (json_in_kind(engine) != '"' || json_in_kind(host) != '"' || json_in_kind(blocks) != '[' ||
+        !json_in_count(json_in_find(params, "remote_port"), &port)) {
+        return "kv_transfer_params do not say where the KV cache is.";
+    }
+    size_t count = 0;
+    struct json_in key;
+    struct json_in block;
+    while (json_in_next(&blocks, &key, &block)) {
+        uint64_t id = 0;
+        if (count >= request->answer_start / CACHE_BLOCK_BYTES || !json_in_count(block, &id) ||
+            id != request_body_block(request, count++)) {
+            return "The blocks of kv_transfer_params are those of another prompt.";
+        }
+    }
+    return count == request->answer_start / CACHE_BLOCK_BYTES
+               ? NULL
+               : "Blocks are missing in kv_transfer_params.";
+}
+
+/* After the hashes. */
+static const char *read_transfer(struct request_body *request, struct json_in root)
+{
+    struct json_in params = json_in_find(root, "kv_transfer_params");
+    if (json_in_is_true(json_in_find(params, "do_remote_prefill"))) {
+        request->transfer = REQUEST_COMES;
+        return check_fetch(request, params);
+    }
+    if (json_in_is_true(json_in_find(params, "do_remote_decode"))) {
+        request->transfer = REQUEST_GOES_ON;
+        return request->output_tokens == 1 && !request->stream
+                   ? NULL
+                   : "A prompt is prefilled for another engine with one token and no stream.";
+    }
+    return NULL;
+}
+
 static uint64_t hash_namespace(struct request_body *request, struct json_in root)
 {
     struct buf parts;
@@ -213,7 +262,7 @@ const char *request_body_read(struct request_body *request, struct mem *mem, con
     if (!put_answer(request, seed) || !hash_text(request, hash_namespace(request, root))) {
         return no_memory;
     }
-    return NULL;
+    return read_transfer(request, root);
 }
 
 void request_body_fini(struct request_body *request)

@@ -15,6 +15,10 @@
 #define REQUEST_PROMPT_BYTES_MAX ((size_t)256 << 20)
 enum { REQUEST_TOKENS_MAX = 1000000 };
 
+/* What kv_transfer_params say: whether the KV cache of the prompt goes to another engine, or comes
+ * from one. */
+enum request_transfer { REQUEST_STAYS, REQUEST_GOES_ON, REQUEST_COMES };
+
 struct request_body {
     struct mem *mem;
     struct buf model;    /* As asked for. */
@@ -25,6 +29,7 @@ struct request_body {
     size_t hash_capacity;
     uint64_t prompt_tokens;
     uint64_t output_tokens;
+    enum request_transfer transfer;
     bool is_chat;
     bool stream;
     bool include_usage;
@@ -34,6 +39,8 @@ struct request_body {
 /* Call request_body_fini() in every case. NULL: fine; else the message of a 400 answer. */
 const char *request_body_read(struct request_body *request, struct mem *mem, const char *bytes,
                               size_t size, bool is_chat, uint64_t tokens_default);
+/* The name of one block of the prompt's KV cache: made of the prompt up to its end. */
+uint32_t request_body_block(const struct request_body *request, size_t index);
 void request_body_fini(struct request_body *request);
 
 /* The bytes of one answer token. */

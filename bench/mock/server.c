@@ -99,8 +99,8 @@ static int start_listening(struct server *server)
     uint16_t port = address.ss_family == AF_INET6
                         ? ((const struct sockaddr_in6 *)&address)->sin6_port
                         : ((const struct sockaddr_in *)&address)->sin_port;
-    (void)printf("mock-engine listening on %s:%u\n", server->options->host,
-                 (unsigned)(uint16_t)(port << 8 | port >> 8));
+    server->port = (uint16_t)(port << 8 | port >> 8);
+    (void)printf("mock-engine listening on %s:%u\n", server->options->host, server->port);
     (void)fflush(stdout);
     return 0;
 }

@@ -14,6 +14,13 @@
 
 enum { SERVER_MODELS_MAX = 64 };
 
+/* Of disaggregated prefill: what it lets pass. */
+enum server_role {
+    SERVER_ANY,
+    SERVER_PREFILLS, /* Requests whose KV cache goes on to another engine. */
+    SERVER_DECODES,  /* Requests whose KV cache comes from one. */
+};
+
 struct server_options {
     struct engine_options engine;
     const char *host;
@@ -21,6 +28,7 @@ struct server_options {
     const char *models[SERVER_MODELS_MAX];
     size_t model_count;
     const char *engine_id;
+    enum server_role role;
     uint64_t tokens_default;
     uint64_t keep_alive_ms;
     double start_time_s; /* As its metrics tell it; 0: the real one. */

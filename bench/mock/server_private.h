@@ -30,6 +30,7 @@ struct server {
     struct list connections;
     uint64_t request_count;
     double start_time_s;
+    unsigned port;
     bool closing;
     char read_buffer[READ_BYTES];
 };

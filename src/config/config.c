@@ -285,6 +285,39 @@ static void check_traces(struct loader *loader)
     }
 }
 
+static bool has_labelled(const struct config *config, const struct config_labels *labels)
+{
+    for (size_t i = 0; i < config->backend_count; i++) {
+        if (config_has_label(labels, config->backends[i].label)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void check_disaggregated(struct loader *loader)
+{
+    struct config *config = loader->config;
+    if (config->routing == CONFIG_DISAGGREGATED_ALIAS) {
+        config->routing = CONFIG_DISAGGREGATED;
+        loader_note(loader, "--routing-logic disaggregated_prefill is taken as "
+                            "disaggregated_prefill_orchestrated");
+    }
+    if (config->routing != CONFIG_DISAGGREGATED) {
+        return;
+    }
+    if (config->prefill_labels.count == 0 || config->decode_labels.count == 0) {
+        loader_error(loader,
+                     "--routing-logic %s: the labels of both kinds of backends are needed, too: "
+                     "--prefill-model-labels LABEL,... --decode-model-labels LABEL,...",
+                     config->routing_logic);
+    } else if (config->backend_count > 0 && (!has_labelled(config, &config->prefill_labels) ||
+                                             !has_labelled(config, &config->decode_labels))) {
+        loader_warn(loader, "--static-model-labels: no backend has a label of "
+                            "--prefill-model-labels, or none one of --decode-model-labels");
+    }
+}
+
 static void check_together(struct loader *loader)
 {
     struct config *config = loader->config;
@@ -316,6 +349,7 @@ static void check_together(struct loader *loader)
     }
     check_root_path(loader);
     check_traces(loader);
+    check_disaggregated(loader);
     check_tls(loader);
     if (config->values[OPTION_MAX_CLIENT_QUEUED].text == NULL) {
         config->client_queued_max = (config->queued_max + 1) / 2;

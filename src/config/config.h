@@ -36,6 +36,8 @@ enum config_routing {
     CONFIG_LEASTLOAD,
     CONFIG_LOADAWARE,
     CONFIG_PRIORITY,
+    CONFIG_DISAGGREGATED_ALIAS, /* Read as the next; the loader leaves only that. */
+    CONFIG_DISAGGREGATED,
 };
 
 /* In the order of severity, as the Python router names them. */

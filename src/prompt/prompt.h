@@ -62,6 +62,10 @@ bool prompt_member_text(const struct prompt *prompt, const char *name, struct bu
 /* Takes bytes of a key, in order; valid during the call only. */
 typedef void prompt_sink(void *user, const void *bytes, size_t size);
 
+/* The body as it was parsed. */
+struct json_parser;
+const struct json_parser *prompt_json(const struct prompt *prompt);
+
 struct prompt_reader *prompt_reader_new(struct mem *mem); /* NULL: no memory. */
 void prompt_reader_free(struct prompt_reader *reader);    /* NULL is fine. */
 

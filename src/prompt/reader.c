@@ -224,6 +224,11 @@ enum prompt_status prompt_read(struct prompt_reader *reader, const char *body, s
 
 /* ---- Other members ---- */
 
+const struct json_parser *prompt_json(const struct prompt *prompt)
+{
+    return prompt->reader->json;
+}
+
 static bool append_decoded(struct span text, struct buf *out)
 {
     if (!buf_reserve(out, text.size + JSON_DECODE_MIN)) {

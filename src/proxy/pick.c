@@ -11,9 +11,10 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "json/json.h"
+#include "proxy/backends.h"
 #include "proxy/conn.h"
+#include "proxy/disagg.h"
 #include "proxy/queue.h"
-#include "proxy/request.h"
 
 /* ---- Reloads ---- */
 
@@ -78,10 +79,19 @@ static bool start_reload(struct request *request, size_t depth)
 
 /* ---- The choice ---- */
 
+enum route_policy router_policy(const struct router *router)
+{
+    static_assert((int)CONFIG_PRIORITY == (int)ROUTE_PRIORITY &&
+                      (int)CONFIG_PRIORITY + 1 == (int)ROUTE_POLICY_COUNT,
+                  "both name the same policies in the same order");
+    const struct config *config = router->config;
+    return disagg_is_on(config) ? ROUTE_PREFIXAWARE : (enum route_policy)config->routing;
+}
+
 static bool uses_trie(const struct request *request)
 {
-    enum config_routing routing = request->worker->router->config->routing;
-    return (routing == CONFIG_PREFIXAWARE || routing == CONFIG_LOADAWARE) && request->has_prompt &&
+    enum route_policy policy = router_policy(request->worker->router);
+    return (policy == ROUTE_PREFIXAWARE || policy == ROUTE_LOADAWARE) && request->has_prompt &&
            request->key.count > 0;
 }
 
@@ -115,13 +125,12 @@ static bool pick_locked(struct request *request, const struct hashtrie_match *ma
 {
     struct router *router = request->worker->router;
     struct route_holder holders[HASHTRIE_HOLDERS_MAX];
-    static_assert((int)CONFIG_PRIORITY == (int)ROUTE_PRIORITY &&
-                      (int)CONFIG_PRIORITY + 1 == (int)ROUTE_POLICY_COUNT,
-                  "both name the same policies in the same order");
     static_assert((int)HASHTRIE_HOLDERS_MAX <= (int)ROUTE_HOLDERS_MAX, "a match fits a query");
     struct route_query query = {
-        .policy = (enum route_policy)router->config->routing,
+        .policy = router_policy(router),
         .model = request->model,
+        .roles = disagg_roles(request),
+        .received = disagg_decodes(request),
         .has_prompt = request->has_prompt,
         .prompt_bytes = request->prompt_bytes,
         .all_held_bytes = bytes_held(router, match->all_chunk_count),
@@ -143,9 +152,14 @@ static void record_locked(struct request *request, uint64_t now_s)
 {
     struct router *router = request->worker->router;
     size_t endpoint = request->choice.endpoint;
-    router->admit.running++;
+    router->admit.running += request->has_place ? 0 : 1;
+    request->has_place = true;
     route_request_sent(router->fleet, endpoint, request->choice.uncached_bytes);
+    if (disagg_decodes(request)) {
+        route_request_prefilled(router->fleet, endpoint, request->choice.uncached_bytes);
+    }
     request->queued_bytes = route_endpoint_load(router->fleet, endpoint).queued_bytes;
+    request_let_go_choice(request);
     backend_hold(router->backends[endpoint]);
     request->holds_choice = true;
     uint64_t now_ns = net_now_ns();
@@ -178,31 +192,52 @@ bool request_take_place(struct request *request)
     return true;
 }
 
-/* Lock held. Those that wait for the model come first, save for one that was tried before. */
+/* Lock held. Those that wait for the model come first, save for one that was tried before, or that
+ * has its place already. */
 static enum pick_result choose_locked(struct request *request, const struct hashtrie_match *match,
                                       uint64_t now_s)
 {
     struct router *router = request->worker->router;
-    bool tried = request->excluded_count > 0;
-    if (admit_has_room(&router->admit) &&
+    bool tried = request->excluded_count > 0 || request->has_place;
+    if (!disagg_can_go_on(request)) {
+        return PICK_NOBODY;
+    }
+    if ((request->has_place || admit_has_room(&router->admit)) &&
         (tried || !admit_is_waited_for(&router->admit, request->model)) &&
         pick_locked(request, match)) {
         record_locked(request, now_s);
         return PICK_CHOSEN;
     }
-    if (!route_has_other(router->fleet, request->model, 0, request->excluded,
+    if (!route_has_other(router->fleet, request->model, disagg_roles(request), request->excluded,
                          request->excluded_count)) {
         return PICK_NOBODY;
     }
     return queue_join(request) ? PICK_QUEUED : PICK_REFUSED;
 }
 
+/* The first byte of its answer comes once its prompt is computed, not with the last one. */
+static bool answers_when_prefilled(const struct request *request)
+{
+    return request->stream || disagg_prefills(request);
+}
+
+static bool is_first_choice(struct request *request)
+{
+    return request->disagg != NULL ? disagg_is_first_choice(request) : request->excluded_count == 0;
+}
+
 static void count_choice(struct request *request)
 {
     struct stats *stats = &request->worker->stats;
+    if (disagg_decodes(request)) {
+        stats_add(&stats->decode_outcomes[request->choice.outcome], 1);
+        return;
+    }
     stats_add(&stats->outcomes[request->choice.outcome], 1);
     stats_add(&stats->prompt_bytes, request->prompt_bytes);
     stats_add(&stats->matched_bytes, request->choice.held_bytes);
+    uint64_t routing_ns = net_now_ns() - request->routing_ns - request->waited_ns;
+    metrics_histogram_observe(&stats->route_seconds, (double)routing_ns / (double)CLOCK_NS_PER_S);
 }
 
 static void log_choice(struct request *request)
@@ -229,19 +264,16 @@ void request_on_chosen(struct request *request)
 {
     struct worker *worker = request->worker;
     request->charged = true;
-    request->prefilled = false;
+    request->prefilled = disagg_decodes(request);
     request->pair =
         backend_pair(worker->router->backends[request->choice.endpoint], request->model);
     request->routed = true;
-    if (!request->stream && request->prefill_ns > 0) {
+    if (!answers_when_prefilled(request) && !request->prefilled && request->prefill_ns > 0) {
         net_timer_start(request->prefill, request->prefill_ns);
     }
-    if (request->excluded_count == 0) {
+    if (is_first_choice(request)) {
         count_choice(request);
         log_choice(request);
-        uint64_t routing_ns = net_now_ns() - request->routing_ns - request->waited_ns;
-        double seconds = (double)routing_ns / (double)CLOCK_NS_PER_S;
-        metrics_histogram_observe(&worker->stats.route_seconds, seconds);
     } else {
         log_write(&worker->log, LOG_INFO, "Request %s: trying %s instead", request->log_id,
                   worker->router->backends[request->choice.endpoint]->url);
@@ -293,44 +325,72 @@ void request_load_prefilled(struct request *request)
     hashtrie_unlock(router->trie);
 }
 
-void request_load_ended(struct request *request)
+/* Lock held. */
+static void take_load_off(const struct request *request)
 {
     struct router *router = request->worker->router;
-    if (!request->charged) {
-        return;
-    }
-    request->charged = false;
-    net_timer_stop(request->prefill);
+    size_t endpoint = request->choice.endpoint;
     uint64_t now_ns = net_now_ns();
-    hashtrie_lock(router->trie);
     if (request->complete) {
         struct recent_sums sums = {.ended = 1,
                                    .latency_us = (now_ns - request->begin_ns) / CLOCK_NS_PER_US};
-        recent_add(&router->backends[request->choice.endpoint]->recent,
-                   router->config->request_stats_window_ns, now_ns, &sums);
+        recent_add(&router->backends[endpoint]->recent, router->config->request_stats_window_ns,
+                   now_ns, &sums);
     }
     if (!request->prefilled) {
-        route_request_prefilled(router->fleet, request->choice.endpoint,
-                                request->choice.uncached_bytes);
+        route_request_prefilled(router->fleet, endpoint, request->choice.uncached_bytes);
     }
-    route_request_ended(router->fleet, request->choice.endpoint);
-    CHECK(router->admit.running > 0);
-    router->admit.running--;
+    route_request_ended(router->fleet, endpoint);
+}
+
+/* `keeps_place`: of --max-requests, for it goes on to another engine. */
+static void end_load(struct request *request, bool keeps_place)
+{
+    struct router *router = request->worker->router;
+    if (request->queued || (!request->charged && (keeps_place || !request->has_place))) {
+        return; /* Queued: queue_forget() comes first. */
+    }
+    net_timer_stop(request->prefill);
+    hashtrie_lock(router->trie);
+    if (request->charged) {
+        take_load_off(request);
+    }
+    if (!keeps_place) {
+        CHECK(request->has_place && router->admit.running > 0);
+        router->admit.running--;
+        request->has_place = false;
+    }
     queue_grant(router, request->choice.endpoint);
     hashtrie_unlock(router->trie);
+    request->charged = false;
     request->prefilled = true;
+}
+
+void request_load_ended(struct request *request)
+{
+    end_load(request, false);
+}
+
+void request_load_moved(struct request *request)
+{
+    end_load(request, true);
+}
+
+void request_let_go_choice(struct request *request)
+{
+    if (request->holds_choice) {
+        backend_let_go(request->worker->router->backends[request->choice.endpoint]);
+        request->holds_choice = false;
+    }
 }
 
 void request_let_go(struct request *request)
 {
     struct backend *const *backends = request->worker->router->backends;
-    if (request->holds_choice) {
-        backend_let_go(backends[request->choice.endpoint]);
-    }
+    request_let_go_choice(request);
     for (size_t i = 0; i < request->excluded_count; i++) {
         backend_let_go(backends[request->excluded[i]]);
     }
-    request->holds_choice = false;
     request->excluded_count = 0;
 }
 
@@ -349,7 +409,7 @@ void request_first_byte(struct request *request)
         request->prefilled = true;
         route_request_prefilled(router->fleet, endpoint, request->choice.uncached_bytes);
     }
-    if (waited_for && request->stream && request->status == 200) {
+    if (waited_for && answers_when_prefilled(request) && request->status == 200) {
         route_learn_prefill(router->fleet, endpoint, request->queued_bytes, elapsed_ns);
     }
     hashtrie_unlock(router->trie);

@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "proxy/conn.h"
+#include "proxy/disagg.h"
 
 /* An API key, else the address. Nobody is named twice by both. */
 static uint64_t client_of(const struct request *request)
@@ -95,10 +96,11 @@ bool queue_join(struct request *request)
 {
     struct router *router = request->worker->router;
     bool waited_for = admit_is_waited_for(&router->admit, request->model);
-    request->ticket = (struct admit_ticket){.model = request->model,
-                                            .rank = rank_of(request),
-                                            .tried_before = request->excluded_count > 0,
-                                            .client = client_of(request)};
+    request->ticket =
+        (struct admit_ticket){.model = request->model,
+                              .rank = rank_of(request),
+                              .tried_before = request->excluded_count > 0 || request->has_place,
+                              .client = client_of(request)};
     request->queued_since_ns = net_now_ns();
     if (queue_time_left_ns(request) == 0) {
         request->refusal = STATS_QUEUE_TIMEOUT;
@@ -187,7 +189,7 @@ void queue_forget(struct request *request)
     pthread_mutex_unlock(&worker->mailbox_mutex);
     end_wait(request);
     request->charged = true; /* request_load_ended() gives its place to the next. */
-    request->prefilled = false;
+    request->prefilled = disagg_decodes(request);
 }
 
 void queue_refuse(struct request *request)

@@ -9,7 +9,7 @@
 
 #include "base/check.h"
 #include "proxy/conn.h"
-#include "proxy/request.h"
+#include "proxy/disagg.h"
 #include "proxy/traces.h"
 #include "proxy/upstream.h"
 
@@ -28,7 +28,8 @@ static bool write_client_headers(const struct request *request, struct buf *out,
         struct span name = head->headers[i].name;
         if (is_dropped(head, name) || span_is_nocase(name, "host") ||
             span_is_nocase(name, "content-length") || span_is_nocase(name, "expect") ||
-            (traced && span_is_nocase(name, "traceparent")) || keys_hide(router, name)) {
+            (traced && span_is_nocase(name, "traceparent")) || keys_hide(router, name) ||
+            (disagg_prefills(request) && span_is_nocase(name, "accept-encoding"))) {
             continue;
         }
         if (!http_write_header(out, name, head->headers[i].value)) {
@@ -40,13 +41,25 @@ static bool write_client_headers(const struct request *request, struct buf *out,
            (!traced || traces_write_parent(request, out));
 }
 
+static size_t size_of_body(const struct request *request)
+{
+    struct span parts[HANDOVER_PARTS_MAX];
+    size_t count = disagg_body(request, parts);
+    size_t size = 0;
+    for (size_t i = 0; i < count; i++) {
+        size += parts[i].size;
+    }
+    return size;
+}
+
 bool relay_build_engine_head(struct request *request)
 {
     const struct backend *backend = request->worker->router->backends[request->choice.endpoint];
     const struct http_head *head = http_parser_head(request->conn->parser);
     struct buf *out = &request->engine_head;
     out->size = 0;
-    bool has_length = request->body.size > 0 || head->has_body || span_is(request->method, "POST");
+    size_t body_size = size_of_body(request);
+    bool has_length = body_size > 0 || head->has_body || span_is(request->method, "POST");
     return buf_append(out, request->method.data, request->method.size) &&
            buf_append_text(out, " ") && buf_append(out, backend->path.data, backend->path.size) &&
            buf_append(out, request->target.data, request->target.size) &&
@@ -54,13 +67,16 @@ bool relay_build_engine_head(struct request *request)
            http_write_header(out, span_of("Host"), backend->host) &&
            write_client_headers(request, out, head) &&
            http_write_header(out, span_of("X-Request-Id"), request->id) &&
-           (!has_length || http_write_header_number(out, "Content-Length", request->body.size)) &&
+           (!has_length || http_write_header_number(out, "Content-Length", body_size)) &&
            http_write_head_end(out);
 }
 
 static enum request_framing choose_framing(const struct request *request,
                                            const struct http_head *head)
 {
+    if (disagg_collects(request, head->status)) {
+        return REQUEST_COLLECTED;
+    }
     if (!head->has_body) {
         return REQUEST_NO_BODY;
     }
@@ -161,7 +177,9 @@ static bool is_between_events(const struct request *request)
 static void on_body(struct request *request, struct span body)
 {
     request->body_arrived = request->body_arrived || body.size > 0;
-    if (request->framing != REQUEST_RAW && !append_reframed(request, body)) {
+    if (request->framing == REQUEST_COLLECTED) {
+        disagg_collect(request, body);
+    } else if (request->framing != REQUEST_RAW && !append_reframed(request, body)) {
         request_fail_try(request, NET_NO_MEMORY);
     } else if (request->is_sse) {
         keep_tail(request, body);

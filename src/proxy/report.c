@@ -1,10 +1,12 @@
-/* What a request leaves when it is over: a line in the log that tells its whole story, and a span.
- */
+/* What a request leaves when it is over: a line in the log that tells its whole story, a span, and
+ * its part of the statistics. */
 #include "base/clock.h"
-#include "proxy/request.h"
+#include "proxy/backends.h"
+#include "proxy/disagg.h"
+#include "proxy/engines.h"
 #include "proxy/traces.h"
 
-enum { FIELDS_MAX = 16 };
+enum { FIELDS_MAX = 24 };
 
 struct fields {
     struct log_field list[FIELDS_MAX];
@@ -46,9 +48,19 @@ static void add_route(struct fields *fields, const struct request *request)
     add_text(fields, "model", span_of(route_model_name(router->fleet, request->model)));
     add_text(fields, "endpoint", span_of(router->backends[request->choice.endpoint]->url));
     add_text(fields, "decision", span_of(route_outcome_name(request->choice.outcome)));
-    add_count(fields, "failed_tries", request->excluded_count);
+    add_count(fields, "failed_tries", disagg_failed_tries(request));
     add_count(fields, "prompt_bytes", request->prompt_bytes);
     add_count(fields, "matched_bytes", request->choice.held_bytes);
+}
+
+static void add_prefill(struct fields *fields, const struct request *request)
+{
+    const struct disagg *disagg = request->disagg;
+    const struct backend *backend = request->worker->router->backends[disagg->prefill.endpoint];
+    add_text(fields, "prefill_endpoint", span_of(backend->url));
+    add_text(fields, "prefill_decision", span_of(route_outcome_name(disagg->prefill.outcome)));
+    add_count(fields, "prefill_matched_bytes", disagg->prefill.held_bytes);
+    add_seconds(fields, "prefill_seconds", disagg->prefill_ns);
 }
 
 static void log_end(const struct request *request)
@@ -69,6 +81,9 @@ static void log_end(const struct request *request)
     if (request->routed) {
         add_route(&fields, request);
     }
+    if (request->disagg != NULL && request->disagg->prefill_ns > 0) {
+        add_prefill(&fields, request);
+    }
     if (request->waited_ns > 0) {
         add_seconds(&fields, "queue_seconds", request->waited_ns);
     }
@@ -80,8 +95,44 @@ static void log_end(const struct request *request)
     log_event(log, LOG_INFO, "Request ended", fields.list, fields.count);
 }
 
-void request_report_end(const struct request *request)
+const char *request_why_cut(const struct request *request)
 {
+    return request->timed_out ? "nothing more of it in time" : net_status_text(request->failure);
+}
+
+/* What a request that was routed leaves in the statistics. */
+static void count_end(struct request *request)
+{
+    struct stats *stats = &request->worker->stats;
+    if (request->client_gone) {
+        stats_add(&stats->cancelled, 1);
+    }
+    if (!request->routed || request->client_gone) {
+        return;
+    }
+    struct stats_series *series = backend_series(request->worker, request->pair);
+    if (series == NULL) {
+        return;
+    }
+    double seconds = (double)(net_now_ns() - request->begin_ns) / 1e9;
+    metrics_histogram_observe(request->complete ? &series->success : &series->error, seconds);
+    if (request->failed && request->answering) {
+        if (!request->blamed) {
+            engines_failed(request->worker, request->choice.endpoint);
+        }
+        enum stats_error error =
+            request->timed_out ? STATS_IDLE_TIMEOUT : stats_error_of(request->failure, false);
+        stats_add(&series->errors[error], 1);
+        log_write(&request->worker->log, LOG_WARNING,
+                  "Request %s: %s failed in the middle of its answer: %s", request->log_id,
+                  request->worker->router->backends[request->choice.endpoint]->url,
+                  request_why_cut(request));
+    }
+}
+
+void request_report_end(struct request *request)
+{
+    count_end(request);
     if (request->path_kind != PATH_LOCAL) {
         log_end(request);
         traces_end(request);

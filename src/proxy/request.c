@@ -1,10 +1,11 @@
 #include "proxy/request.h"
 
+#include <assert.h>
 #include <stdio.h>
 
 #include "base/check.h"
 #include "proxy/conn.h"
-#include "proxy/engines.h"
+#include "proxy/disagg.h"
 #include "proxy/hints.h"
 #include "proxy/queue.h"
 #include "proxy/upstream.h"
@@ -49,6 +50,7 @@ static void request_reset(struct request *request)
     request->path_kind = PATH_LOCAL;
     request->model = 0;
     request->session = NULL;
+    request->disagg = NULL;
     request->priority = (int64_t)request->worker->router->config->priority_default;
     request->body_begun = false;
     request->body_ended = false;
@@ -60,6 +62,7 @@ static void request_reset(struct request *request)
     request->queued = false;
     request->admitted = false;
     request->waited_ns = 0;
+    request->has_place = false;
     request->charged = false;
     request->prefilled = false;
     request->excluded_count = 0;
@@ -266,8 +269,7 @@ void request_drop_upstream(struct request *request, bool reusable)
     }
 }
 
-/* What comes of it shows in step_connecting(). */
-void request_begin_connecting(struct request *request, bool fresh)
+void request_forget_try(struct request *request)
 {
     request->connected = false;
     request->failed = false;
@@ -286,6 +288,12 @@ void request_begin_connecting(struct request *request, bool fresh)
     request->body_arrived = false;
     request->complete = false;
     request->reusable = false;
+}
+
+/* What comes of it shows in step_connecting(). */
+void request_begin_connecting(struct request *request, bool fresh)
+{
+    request_forget_try(request);
     sm_move(&request->sm, REQUEST_CONNECTING);
     request->upstream = upstream_acquire(request, request->choice.endpoint, fresh);
     if (request->upstream == NULL) {
@@ -323,6 +331,8 @@ static enum step step_routing(struct request *request)
             if (!answer_kept(request)) {
                 answer_error(request, 502, "No engine is left that could be tried.");
             }
+        } else if (request->disagg != NULL) {
+            disagg_answer_nobody(request);
         } else {
             answer_error(request, 503,
                          "Model '%s' is temporarily unavailable. Please try again later.",
@@ -381,15 +391,16 @@ static void send_request(struct request *request)
         return;
     }
     request->sent_ns = net_now_ns();
-    struct span parts[2] = {
-        {.data = request->engine_head.data, .size = request->engine_head.size},
-        {.data = request->body.data, .size = request->body.size},
-    };
-    enum net_status status = net_stream_write(stream, parts, 2, NET_BORROW);
+    struct span parts[HANDOVER_PARTS_MAX + 1] = {
+        {.data = request->engine_head.data, .size = request->engine_head.size}};
+    size_t part_count = 1 + disagg_body(request, parts + 1);
+    static_assert((int)HANDOVER_PARTS_MAX + 1 <= (int)NET_WRITE_PARTS_MAX, "one write is enough");
+    enum net_status status = net_stream_write(stream, parts, part_count, NET_BORROW);
     if (status != NET_OK) {
         request_fail_try(request, status);
         return;
     }
+    disagg_sent(request);
     sm_move(&request->sm, REQUEST_WAITING);
     uint64_t limit_ns = request->worker->router->config->first_byte_timeout_ns;
     if (limit_ns > 0) {
@@ -428,6 +439,9 @@ static enum step step_waiting(struct request *request)
     }
     if (request->head_ready && request_is_turned_away(request)) {
         return STEP_NEXT;
+    }
+    if (request->head_ready && request->framing == REQUEST_COLLECTED) {
+        return disagg_step_collecting(request);
     }
     if (request->head_ready && (request->body_arrived || request->complete)) {
         request_first_byte(request);
@@ -471,16 +485,12 @@ static void relay_output(struct request *request)
     request->output = (struct span){0};
 }
 
-static const char *why_cut(const struct request *request)
-{
-    return request->timed_out ? "nothing more of it in time" : net_status_text(request->failure);
-}
-
 static void tell_cut(struct request *request)
 {
     char message[128];
-    int size = snprintf(message, sizeof message,
-                        "The engine failed in the middle of its answer: %s.", why_cut(request));
+    int size =
+        snprintf(message, sizeof message, "The engine failed in the middle of its answer: %s.",
+                 request_why_cut(request));
     CHECK(size > 0 && (size_t)size < sizeof message);
     relay_error_event(request, "engine_error", 502, message);
 }
@@ -513,36 +523,6 @@ static enum step step_relaying(struct request *request)
     return STEP_SUSPEND;
 }
 
-/* What a request that was routed leaves in the statistics. */
-static void count_end(struct request *request)
-{
-    struct stats *stats = &request->worker->stats;
-    if (request->client_gone) {
-        stats_add(&stats->cancelled, 1);
-    }
-    if (!request->routed || request->client_gone) {
-        return;
-    }
-    struct stats_series *series = backend_series(request->worker, request->pair);
-    if (series == NULL) {
-        return;
-    }
-    double seconds = (double)(net_now_ns() - request->begin_ns) / 1e9;
-    metrics_histogram_observe(request->complete ? &series->success : &series->error, seconds);
-    if (request->failed && request->answering) {
-        if (!request->blamed) {
-            engines_failed(request->worker, request->choice.endpoint);
-        }
-        enum stats_error error =
-            request->timed_out ? STATS_IDLE_TIMEOUT : stats_error_of(request->failure, false);
-        stats_add(&series->errors[error], 1);
-        log_write(&request->worker->log, LOG_WARNING,
-                  "Request %s: %s failed in the middle of its answer: %s", request->log_id,
-                  request->worker->router->backends[request->choice.endpoint]->url,
-                  why_cut(request));
-    }
-}
-
 /* The one place that knows all that a request holds. */
 static enum step step_done(struct request *request)
 {
@@ -554,8 +534,8 @@ static enum step step_done(struct request *request)
     request_drop_snapshot(request);
     request_drop_upstream(request, request->complete && request->reusable);
     request_load_ended(request);
-    count_end(request);
     request_report_end(request);
+    disagg_free(request);
     request_let_go(request);
     request_free_body(request);
     mem_free(&request->worker->mem, request->hashes, request->key.count * sizeof *request->hashes);

@@ -13,6 +13,8 @@
  *        connection is cut.
  *        Client leaves -> DONE, the engine's connection is closed at once.
  *
+ * Disaggregated prefill goes from ROUTING to WAITING twice: see disagg.h.
+ *
  * Callbacks record what happened and tick; steps decide.
  */
 #ifndef HASHTRIE_PROXY_REQUEST_H
@@ -44,6 +46,7 @@ enum request_framing {
     REQUEST_CHUNKED, /* The engine's body ends with its connection: chunks are made here. */
     REQUEST_PLAIN,   /* Body bytes alone; it ends with the connection. */
     REQUEST_NO_BODY,
+    REQUEST_COLLECTED, /* Not at all: disagg.c reads it. */
 };
 
 enum {
@@ -58,6 +61,7 @@ enum {
 };
 
 struct conn;
+struct disagg;
 struct upstream;
 
 struct snapshot_answer {
@@ -100,7 +104,8 @@ struct request {
     uint64_t prompt_bytes;
     char *session; /* Owned; NULL: none. See hints.h. */
     size_t session_size;
-    int64_t priority; /* Lower is more urgent. */
+    int64_t priority;      /* Lower is more urgent. */
+    struct disagg *disagg; /* Owned; NULL: one engine does all of it. */
 
     /* Waiting for a place at an engine: see queue.h. */
     struct admit_ticket ticket; /* Lock held, or in the mailbox. */
@@ -156,6 +161,7 @@ struct request {
     bool queue_over;   /* The time for that is. */
     bool holds_choice; /* The backend chosen is held; those in `excluded` are, anyway. */
     bool routed;       /* `choice` and `pair` are set. */
+    bool has_place;    /* Counts in router->admit.running. Lock held. */
     bool charged;      /* Counts as in flight at choice.endpoint. */
     bool prefilled;    /* Its bytes do not count as queued any more. */
     bool reload_over;  /* Done, or its time is up. */
@@ -216,6 +222,7 @@ void request_fail_try(struct request *request, enum net_status status); /* First
 void request_free_body(struct request *request);
 /* Connects to the engine chosen, or takes an idle connection unless a `fresh` one is asked for. */
 void request_begin_connecting(struct request *request, bool fresh);
+void request_forget_try(struct request *request); /* What is known of it. */
 void request_drop_upstream(struct request *request, bool reusable);
 /* retry.c. This try has failed: the same engine on a fresh connection, another one, or the end. */
 void request_next_try(struct request *request);
@@ -235,9 +242,13 @@ void reload_wait_send(struct reload_wait *wait);      /* From the store's thread
 void reload_wait_done(struct reload_wait *wait);      /* On the loop, from its mailbox. */
 void request_load_prefilled(struct request *request); /* Each at most once per choice. */
 void request_load_ended(struct request *request);
+void request_load_moved(struct request *request); /* The same, but it goes on to another engine. */
 void request_let_go(struct request *request);     /* Of all the backends it was sent to: the end. */
+void request_let_go_choice(struct request *request);
 void request_first_byte(struct request *request); /* load.c: teaches the rate of a stream. */
-void request_report_end(const struct request *request); /* report.c */
+/* report.c: log, span and statistics of a request that is over. */
+void request_report_end(struct request *request);
+const char *request_why_cut(const struct request *request);
 /* relay.c */
 bool relay_build_engine_head(struct request *request);
 void relay_parse(struct request *request);     /* Consumes `input`: makes `head` and `output`. */

@@ -15,8 +15,8 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "proxy/conn.h"
+#include "proxy/disagg.h"
 #include "proxy/engines.h"
-#include "proxy/request.h"
 #include "proxy/upstream.h"
 
 /* The router's own want, for which no engine is to blame. */
@@ -61,7 +61,7 @@ static bool costs_nothing(const struct request *request, bool connecting)
     bool broken = request->failed && !request->timed_out && request->failure != NET_INVALID;
     bool gone = broken && route_endpoint_is_ejected(fleet, request->choice.endpoint);
     return (connecting || gone) &&
-           route_has_sound_other(fleet, request->model, 0, request->excluded,
+           route_has_sound_other(fleet, request->model, disagg_roles(request), request->excluded,
                                  request->excluded_count);
 }
 
@@ -74,8 +74,8 @@ static bool may_try_another(struct request *request, bool connecting)
         return false;
     }
     hashtrie_lock(router->trie);
-    bool other = route_has_other(router->fleet, request->model, 0, request->excluded,
-                                 request->excluded_count);
+    bool other = route_has_other(router->fleet, request->model, disagg_roles(request),
+                                 request->excluded, request->excluded_count);
     bool is_free = other && costs_nothing(request, connecting);
     bool granted =
         is_free || (other && budget_take_retry(&router->retry_budget, router->config->retry_budget,
@@ -94,6 +94,7 @@ static void try_another(struct request *request)
     struct worker *worker = request->worker;
     size_t failures = request->excluded_count;
     stats_add(&worker->stats.retries, 1);
+    disagg_decode_failed(request);
     if (failures < 2) {
         sm_move(&request->sm, REQUEST_ROUTING);
         return;
@@ -156,6 +157,17 @@ static const char *why_failed(const struct request *request, bool connecting)
                                              : net_status_text(request->failure);
 }
 
+static void send_again(struct request *request)
+{
+    if (disagg_decodes(request)) {
+        request_load_moved(request);
+        disagg_decode_failed(request);
+        sm_move(&request->sm, REQUEST_ROUTING);
+    } else {
+        request_begin_connecting(request, true);
+    }
+}
+
 void request_next_try(struct request *request)
 {
     struct worker *worker = request->worker;
@@ -169,7 +181,7 @@ void request_next_try(struct request *request)
         log_write(&worker->log, LOG_DEBUG, "Request %s: sent again to %s: kept connection closed",
                   request->log_id, worker->router->backends[request->choice.endpoint]->url);
         engines_suspect(worker, request->choice.endpoint);
-        request_begin_connecting(request, true);
+        send_again(request);
         return;
     }
     bool late = request->timed_out && !connecting;

@@ -146,6 +146,7 @@ bool router_add_backends(struct router *router);
 bool router_add_aliases(struct router *router);
 /* What the model's name stands for: an alias's model, else the name itself. */
 struct span router_canonical_model(const struct router *router, struct span name, bool *is_alias);
+enum route_policy router_policy(const struct router *router); /* pick.c */
 
 bool admin_read_key(struct router *router); /* snapshot.c. False: told in the log. */
 

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "metrics/metrics.h"
 #include "proxy/backends.h"
+#include "proxy/disagg.h"
 #include "proxy/engines.h"
 #include "proxy/tls.h"
 #include "trace/trace.h"
@@ -360,19 +361,27 @@ static void write_latencies(struct scrape *scrape)
 
 /* ---- The router's own ---- */
 
+static void write_outcomes(struct scrape *scrape, const char *policy, size_t offset)
+{
+    for (size_t outcome = 0; outcome < ROUTE_OUTCOME_COUNT; outcome++) {
+        uint64_t total = sum(scrape->router, offset + outcome * sizeof(_Atomic uint64_t));
+        const char *name = route_outcome_name((enum route_outcome)outcome);
+        metrics_sample_u64(&scrape->writer, total,
+                           METRICS_LABELS({"outcome", name, 0}, {"policy", policy, 0}));
+    }
+}
+
 static void write_routing(struct scrape *scrape)
 {
     struct router *router = scrape->router;
     struct metrics_writer *writer = &scrape->writer;
     metrics_family(writer, "hashtrie_routing_decisions_total", METRICS_COUNTER,
                    "Routed requests by why the engine was chosen.");
-    const char *policy = route_policy_name((enum route_policy)router->config->routing);
-    for (int outcome = 0; outcome < ROUTE_OUTCOME_COUNT; outcome++) {
-        uint64_t total = sum(router, offsetof(struct stats, outcomes) +
-                                         (size_t)outcome * sizeof(_Atomic uint64_t));
-        const char *name = route_outcome_name((enum route_outcome)outcome);
-        metrics_sample_u64(writer, total,
-                           METRICS_LABELS({"outcome", name, 0}, {"policy", policy, 0}));
+    bool disaggregated = disagg_is_on(router->config);
+    write_outcomes(scrape, disaggregated ? "prefill" : route_policy_name(router_policy(router)),
+                   offsetof(struct stats, outcomes));
+    if (disaggregated) {
+        write_outcomes(scrape, "decode", offsetof(struct stats, decode_outcomes));
     }
     struct metrics_histogram merged;
     metrics_histogram_init(&merged, &metrics_bounds_route);
@@ -395,6 +404,11 @@ static void write_routing(struct scrape *scrape)
     metrics_single_u64(writer, "hashtrie_retries_denied_total", METRICS_COUNTER,
                        "Requests not tried again because the retry budget was used up.",
                        SUM(router, retries_denied));
+    if (disaggregated) {
+        metrics_single_u64(writer, "hashtrie_prefills_unused_total", METRICS_COUNTER,
+                           "Requests whose prefill engine did not say where the KV cache is.",
+                           SUM(router, prefills_unused));
+    }
     metrics_single_u64(writer, "hashtrie_unauthorized_requests_total", METRICS_COUNTER,
                        "Requests without a key that is known.", SUM(router, unauthorized));
     tls_scrape(router, writer);

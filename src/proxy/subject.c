@@ -5,9 +5,9 @@
 #include "base/check.h"
 #include "json/json.h"
 #include "proxy/conn.h"
+#include "proxy/disagg.h"
 #include "proxy/hints.h"
 #include "proxy/paths.h"
-#include "proxy/request.h"
 
 enum {
     /* Key bytes come from body bytes; a list of one-digit token ids doubles them, empty messages
@@ -202,6 +202,21 @@ static bool find_model(struct request *request, struct span model)
     return true;
 }
 
+/* With another model's name in it the body has to be read once more. False: answered. */
+static bool begin_disagg(struct request *request, const struct prompt *prompt, bool is_alias)
+{
+    struct prompt again;
+    if (is_alias && disagg_is_on(request->worker->router->config)) {
+        if (prompt_read(prompt->reader, request->body.data, request->body.size, &again) !=
+            PROMPT_OK) {
+            answer_error(request, 503, "Out of memory."); /* It could be read before. */
+            return false;
+        }
+        prompt = &again;
+    }
+    return disagg_begin(request, prompt);
+}
+
 static bool take_prompt(struct request *request, const struct prompt *prompt)
 {
     bool is_alias = false;
@@ -222,7 +237,7 @@ static bool take_prompt(struct request *request, const struct prompt *prompt)
     if (!hashed) {
         request->has_prompt = false; /* Still served, by load. */
     }
-    return true;
+    return begin_disagg(request, prompt, is_alias);
 }
 
 static bool read_json(struct request *request)

@@ -5,6 +5,7 @@
 #include "hashtrie/status.h"
 
 #include "base/clock.h"
+#include "proxy/disagg.h"
 
 enum { URL_BYTES_MAX = 1024, STATUS_SERVER_ERROR = 500 };
 
@@ -124,9 +125,18 @@ static void describe(const struct request *request, struct attributes *to)
     add_text(to, "gen_ai.request.model", span_of(route_model_name(router->fleet, request->model)));
     add_text(to, "hashtrie.endpoint", span_of(router->backends[request->choice.endpoint]->url));
     add_text(to, "hashtrie.decision", span_of(route_outcome_name(request->choice.outcome)));
-    add_count(to, "hashtrie.failed_tries", request->excluded_count);
+    add_count(to, "hashtrie.failed_tries", disagg_failed_tries(request));
     add_count(to, "hashtrie.prompt_bytes", request->prompt_bytes);
     add_count(to, "hashtrie.matched_bytes", request->choice.held_bytes);
+    if (request->disagg != NULL && request->disagg->prefill_ns > 0) {
+        const struct disagg *disagg = request->disagg;
+        add_text(to, "hashtrie.prefill_endpoint",
+                 span_of(router->backends[disagg->prefill.endpoint]->url));
+        add_text(to, "hashtrie.prefill_decision",
+                 span_of(route_outcome_name(disagg->prefill.outcome)));
+        add_count(to, "hashtrie.prefill_matched_bytes", disagg->prefill.held_bytes);
+        add_count(to, "hashtrie.prefill_milliseconds", disagg->prefill_ns / CLOCK_NS_PER_MS);
+    }
 }
 
 void traces_end(const struct request *request)

@@ -203,3 +203,23 @@ def test_bad_options_are_refused():
     for arguments in (["--port", "x"], ["--nothing"], ["stray"], ["--decode-ms", "-1"]):
         run = subprocess.run([binary("mock-engine"), *arguments], capture_output=True, text=True)
         assert run.returncode == 2 and "mock-engine" in run.stderr
+
+
+def test_roles_of_disaggregated_prefill(world):
+    prefill = world.engine("--role", "prefill", name="p")
+    decode = world.engine("--role", "decode", name="d")
+    asked = {"kv_transfer_params": {"do_remote_decode": True}, "max_tokens": 1}
+    assert chat(prefill, "x").status == 400  # For nobody.
+    assert chat(prefill, "x", **{**asked, "max_tokens": 2}).status == 400
+    params = chat(prefill, "hello " * 100, **asked).json()["kv_transfer_params"]
+    assert params["do_remote_prefill"] is True and params["remote_engine_id"] == "p"
+    assert params["remote_port"] == prefill.port and len(params["remote_block_ids"]) > 2
+    assert chat(decode, "hello " * 100).status == 400
+    assert chat(decode, "another " * 100, kv_transfer_params=params).status == 400
+    short = {**params, "remote_block_ids": params["remote_block_ids"][:-1]}
+    assert chat(decode, "hello " * 100, kv_transfer_params=short).status == 400
+    for member in ("remote_engine_id", "remote_host", "remote_port", "remote_block_ids"):
+        without = {**params, member: None}
+        assert chat(decode, "hello " * 100, kv_transfer_params=without).status == 400
+    answer = chat(decode, "hello " * 100, kv_transfer_params=params)
+    assert answer.json()["choices"] == chat(world.engine(), "hello " * 100).json()["choices"]

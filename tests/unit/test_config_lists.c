@@ -203,6 +203,32 @@ static void bad_labels_are_refused_with_a_reason(void **state)
     }
 }
 
+static void disaggregated_prefill_needs_both_kinds_of_labels(void **state)
+{
+    (void)state;
+    config_fixture_load_served(&fixture,
+                               ARGUMENTS("--routing-logic", "disaggregated_prefill_orchestrated",
+                                         "--prefill-model-labels", "p"));
+    assert_int_equal(fixture.action, CONFIG_REFUSED);
+    assert_non_null(strstr(fixture.messages.data, "--decode-model-labels LABEL,..."));
+
+    config_fixture_load(&fixture,
+                        ARGUMENTS("--static-backends", "http://a,http://b", "--static-models",
+                                  "m,m", "--static-model-labels", "p,d", "--routing-logic",
+                                  "disaggregated_prefill", "--prefill-model-labels", "p",
+                                  "--decode-model-labels", "d"));
+    assert_int_equal(fixture.action, CONFIG_RUN);
+    assert_int_equal(fixture.config.routing, CONFIG_DISAGGREGATED);
+    assert_non_null(strstr(fixture.messages.data, "--routing-logic disaggregated_prefill is taken "
+                                                  "as disaggregated_prefill_orchestrated\n"));
+
+    config_fixture_load_served(
+        &fixture, ARGUMENTS("--routing-logic", "disaggregated_prefill_orchestrated",
+                            "--prefill-model-labels", "p", "--decode-model-labels", "default"));
+    assert_int_equal(fixture.action, CONFIG_RUN);
+    assert_non_null(strstr(fixture.messages.data, "no backend has a label of"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -217,6 +243,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(labels_belong_to_backends_and_match_as_a_whole, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(bad_labels_are_refused_with_a_reason, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(disaggregated_prefill_needs_both_kinds_of_labels, set_up,
+                                        tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

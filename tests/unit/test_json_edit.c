@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <string.h>
 
 #include "base/buf.h"
@@ -26,7 +27,8 @@ static const char *edited(const char *text)
             memcpy(out + size, edit.pieces[i].data, edit.pieces[i].size);
             size += edit.pieces[i].size;
         }
-        strcpy(out + size, edit.comma ? ",\"new\":1}" : "\"new\":1}");
+        (void)snprintf(out + size, sizeof out - size, "%s",
+                       edit.comma ? ",\"new\":1}" : "\"new\":1}");
         assert_int_equal(json_parse(parser, out, strlen(out)), JSON_OK);
     }
     json_parser_free(parser);
@@ -56,25 +58,25 @@ static void named_members_go_and_all_else_stays_as_it_is(void **state)
     }
 }
 
+/* {"b":0 and `count` times more, then }. */
+static const char *repeated(const char *more, int count)
+{
+    static char text[TEXT_BYTES_MAX];
+    int size = snprintf(text, sizeof text, "{\"b\":0");
+    for (int i = 0; i < count; i++) {
+        size += snprintf(text + size, sizeof text - (size_t)size, "%s", more);
+    }
+    (void)snprintf(text + size, sizeof text - (size_t)size, "}");
+    return text;
+}
+
 static void pieces_are_bounded(void **state)
 {
     (void)state;
-    char text[TEXT_BYTES_MAX] = "{\"b\":0";
-    for (int i = 1; i < JSON_PIECES_MAX; i++) {
-        strcat(text, ",\"a\":1,\"b\":2");
-    }
-    char more[TEXT_BYTES_MAX];
-    strcpy(more, text);
-    strcat(text, "}");
-    assert_non_null(edited(text));
-    strcat(more, ",\"a\":1,\"b\":2}");
-    assert_null(edited(more));
-    strcpy(more, "{\"b\":0"); /* Side by side they cost nothing. */
-    for (int i = 0; i < 100; i++) {
-        strcat(more, ",\"a\":1");
-    }
-    strcat(more, "}");
-    assert_string_equal(edited(more), "{\"b\":0,\"new\":1}");
+    static const char apart[] = ",\"a\":1,\"b\":2";
+    assert_non_null(edited(repeated(apart, JSON_PIECES_MAX - 1)));
+    assert_null(edited(repeated(apart, JSON_PIECES_MAX)));
+    assert_string_equal(edited(repeated(",\"a\":1", 100)), "{\"b\":0,\"new\":1}");
 }
 
 int main(void)

@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <string.h>
 
 #include "proxy/handover.h"
@@ -109,8 +110,7 @@ static void decode_gets_what_came_and_where_the_cache_is(void **state)
     };
     for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++) {
         char expected[TEXT_BYTES_MAX];
-        strcpy(expected, bodies[i][1]);
-        strcat(expected, params);
+        (void)snprintf(expected, sizeof expected, "%s%s", bodies[i][1], params);
         assert_true(read_body(*state, bodies[i][0]));
         assert_int_equal(read_answer(*state, answer), HANDOVER_OK);
         assert_string_equal(decode_body(*state), expected);
@@ -123,9 +123,10 @@ static void a_host_that_nobody_could_reach_is_replaced(void **state)
                                         "\"0.0.0.0\"", "\"::\"", "\"::1\"",       "7"};
     assert_true(read_body(*state, "{}"));
     for (size_t i = 0; i < sizeof given / sizeof *given; i++) {
-        char answer[TEXT_BYTES_MAX] = "{\"kv_transfer_params\":{\"remote_host\":";
-        strcat(answer, given[i]);
-        strcat(answer, ",\"remote_port\":5600}}");
+        char answer[TEXT_BYTES_MAX];
+        (void)snprintf(answer, sizeof answer,
+                       "{\"kv_transfer_params\":{\"remote_host\":%s,\"remote_port\":5600}}",
+                       given[i]);
         assert_int_equal(read_answer(*state, answer), HANDOVER_OK);
         assert_string_equal(decode_body(*state), "{\"kv_transfer_params\":{\"remote_port\":5600,"
                                                  "\"remote_host\":\"10.0.0.7\"}}");
@@ -147,6 +148,18 @@ static void without_params_decode_prefills_by_itself(void **state)
     }
 }
 
+/* `more` JSON_PIECES_MAX times. */
+static const char *repeated(const char *begin, const char *more, const char *end)
+{
+    static char text[TEXT_BYTES_MAX];
+    int size = snprintf(text, sizeof text, "%s", begin);
+    for (int i = 0; i < JSON_PIECES_MAX; i++) {
+        size += snprintf(text + size, sizeof text - (size_t)size, "%s", more);
+    }
+    (void)snprintf(text + size, sizeof text - (size_t)size, "%s", end);
+    return text;
+}
+
 static void what_is_no_answer_is_refused(void **state)
 {
     static const char *const answers[] = {"", "{", "[]", "\"x\"", "{\"kv_transfer_params\":{}"};
@@ -154,21 +167,14 @@ static void what_is_no_answer_is_refused(void **state)
     for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
         assert_int_equal(read_answer(*state, answers[i]), HANDOVER_INVALID);
     }
-    char answer[TEXT_BYTES_MAX] = "{\"kv_transfer_params\":{\"a\":1";
-    for (int i = 0; i < JSON_PIECES_MAX; i++) {
-        strcat(answer, ",\"remote_host\":null,\"a\":1");
-    }
-    strcat(answer, "}}");
+    const char *answer =
+        repeated("{\"kv_transfer_params\":{\"a\":1", ",\"remote_host\":null,\"a\":1", "}}");
     assert_int_equal(read_answer(*state, answer), HANDOVER_INVALID);
 }
 
 static void names_that_come_too_often_are_refused(void **state)
 {
-    char body[TEXT_BYTES_MAX] = "{\"a\":1";
-    for (int i = 0; i < JSON_PIECES_MAX; i++) {
-        strcat(body, ",\"stream\":true,\"a\":1");
-    }
-    strcat(body, "}");
+    const char *body = repeated("{\"a\":1", ",\"stream\":true,\"a\":1", "}");
     assert_false(read_body(*state, body));
 }
 
