@@ -82,9 +82,9 @@ HASHTRIE_API void hashtrie_unlock(struct hashtrie *trie);
 /*
  * Makes an endpoint known, or finds the known one of that name: one that went and came back within
  * its lifetime here (or was restored from a store) keeps its entries. `name` is its URL, `model`
- * what it serves (for people who read the store; may be ""). Both are copied. O(endpoints).
- * EINVAL: the name is empty, or a text is longer than HASHTRIE_ENDPOINT_TEXT_MAX. EFULL:
- * HASHTRIE_ENDPOINTS_MAX are known, or no room is left in the budget.
+ * what it serves (the router separates several by commas; may be ""). Both are copied.
+ * O(endpoints). EINVAL: the name is empty, or a text is longer than HASHTRIE_ENDPOINT_TEXT_MAX.
+ * EFULL: HASHTRIE_ENDPOINTS_MAX are known, or no room is left in the budget.
  */
 HASHTRIE_API HASHTRIE_NODISCARD enum hashtrie_status hashtrie_endpoint_add(struct hashtrie *trie,
                                                                            const char *name,

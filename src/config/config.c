@@ -318,6 +318,21 @@ static void check_disaggregated(struct loader *loader)
     }
 }
 
+/* Names that stand in the API's paths. */
+static void check_kubernetes(struct loader *loader)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789-";
+    enum { NAMESPACE_BYTES_MAX = 63 };
+    const char *name = loader->config->k8s_namespace;
+    size_t size = strlen(name);
+    if (size > NAMESPACE_BYTES_MAX || strspn(name, letters) != size) {
+        loader_error(loader,
+                     "--k8s-namespace: \"%.200s\" is no name of a namespace: it has small letters, "
+                     "digits and -, at most %d",
+                     name, NAMESPACE_BYTES_MAX);
+    }
+}
+
 static void check_together(struct loader *loader)
 {
     struct config *config = loader->config;
@@ -347,6 +362,7 @@ static void check_together(struct loader *loader)
     if (config->values[OPTION_PRIORITY_THRESHOLD].text == NULL) {
         config->priority_threshold = config->priority_default;
     }
+    check_kubernetes(loader);
     check_root_path(loader);
     check_traces(loader);
     check_disaggregated(loader);
@@ -372,6 +388,7 @@ static void translate_choices(struct config *config)
     config->log_level = (enum config_log_level)choice_of(OPTION_LOG_LEVEL, config->log_level_name);
     config->log_json = choice_of(OPTION_LOG_FORMAT, config->log_format_name) == 1;
     config->routing = (enum config_routing)choice_of(OPTION_ROUTING_LOGIC, config->routing_logic);
+    config->k8s_services = choice_of(OPTION_K8S_TYPE, config->k8s_type) == 1;
 }
 
 /* ---- The whole ---- */

@@ -98,7 +98,18 @@ struct config {
     bool otel_secure;      /* An endpoint without scheme is https://. */
     const char *root_path; /* Cut off paths that begin with it; no '/' at its end. NULL: none. */
 
-    struct config_backend *backends;
+    const char *service_discovery;
+    bool kubernetes; /* Backends come from there. */
+    const char *k8s_type;
+    bool k8s_services; /* Services instead of pods. */
+    const char *k8s_namespace;
+    const char *k8s_selector; /* NULL: all. */
+    uint16_t k8s_port;
+    uint64_t k8s_watch_ns; /* 0: by chance. */
+    uint64_t k8s_relist_ns;
+    uint64_t k8s_models_ns;
+    uint64_t k8s_probe_timeout_ns;
+    struct config_backend *backends; /* Those of --static-backends. */
     size_t backend_count;
     struct config_alias *aliases;
     size_t alias_count;

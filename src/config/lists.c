@@ -350,7 +350,7 @@ static void read_alias(struct loader *loader, size_t i, char *item)
     if (is_served(config, name)) {
         loader_error(loader, "--static-aliases: \"%.200s\" is the name of a model of a backend",
                      name);
-    } else if (!is_served(config, model)) {
+    } else if (!config->kubernetes && !is_served(config, model)) {
         loader_warn(loader,
                     "--static-aliases: no backend serves \"%.200s\", for which \"%.200s\" "
                     "stands",
@@ -402,6 +402,15 @@ void lists_read(struct loader *loader)
     struct config *config = loader->config;
     read_labels(loader, OPTION_PREFILL_LABELS, LIST_PREFILL_LABELS, &config->prefill_labels);
     read_labels(loader, OPTION_DECODE_LABELS, LIST_DECODE_LABELS, &config->decode_labels);
+    const char *discovery = config->service_discovery;
+    config->kubernetes = discovery != NULL && strcmp(discovery, "k8s") == 0;
+    if (config->kubernetes) {
+        if (config->values[OPTION_STATIC_BACKENDS].text != NULL) {
+            loader_warn(loader, "--static-backends has no effect: backends come from Kubernetes");
+        }
+        read_aliases(loader);
+        return;
+    }
     if (loader->config->values[OPTION_STATIC_BACKENDS].text == NULL) {
         loader_error(loader, "--static-backends is missing: at least one URL is needed, such as "
                              "http://10.0.0.7:8000");

@@ -9,6 +9,8 @@
 
 enum { ERROR_BYTES_MAX = 8 * 1024 };
 
+#define RETRY_LATER "Retry-After: 5\r\n" /* What is missing may come: an engine, memory. */
+
 static bool write_head(struct request *request, unsigned status, const char *content_type,
                        const char *extra, size_t body_size)
 {
@@ -110,7 +112,7 @@ void answer_error(struct request *request, unsigned status, const char *format, 
     json_write_string(&writer, (struct span){.data = text, .size = length});
     json_write_end(&writer);
     bool complete = json_writer_ok(&writer);
-    send_answer(request, status, "application/json", NULL,
+    send_answer(request, status, "application/json", status == 503 ? RETRY_LATER : NULL,
                 complete ? (struct span){.data = body.data, .size = body.size}
                          : span_of("{\"error\":\"\"}"));
     buf_fini(&body);

@@ -3,16 +3,19 @@
  *
  * Healthy: the process serves, whatever store and engines do; restarting it would not help them.
  * Ready: it should get new connections. An engine that fails does not take the router out: it would
- * take all routers out at once, and clients would be refused without a word.
+ * take all routers out at once, and clients would be refused without a word. Likewise with
+ * Kubernetes once it has told which engines there are, be it none: clients are told to come back.
  */
 #include "json/json.h"
+#include "proxy/kubernetes.h"
 #include "proxy/request.h"
 
-enum readiness { READY, NOT_DRAINING, NOT_NO_ENGINES, NOT_STORE };
+enum readiness { READY, NOT_DRAINING, NOT_KUBERNETES, NOT_NO_ENGINES, NOT_STORE };
 
 static const char *const readiness_texts[] = {
     [READY] = "ready",
     [NOT_DRAINING] = "draining",
+    [NOT_KUBERNETES] = "waiting for Kubernetes",
     [NOT_NO_ENGINES] = "no engines",
     [NOT_STORE] = "waiting for the store",
 };
@@ -41,7 +44,10 @@ static enum readiness readiness(struct router *router)
     if (router_phase(router) != ROUTER_SERVING) {
         return NOT_DRAINING;
     }
-    if (atomic_load(&router->backend_count) == 0) {
+    if (!kubernetes_is_settled(router)) {
+        return NOT_KUBERNETES;
+    }
+    if (atomic_load(&router->backend_count) == 0 && !router->config->kubernetes) {
         return NOT_NO_ENGINES;
     }
     return store_is_settled(router) ? READY : NOT_STORE;

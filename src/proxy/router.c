@@ -18,6 +18,7 @@
 #include "proxy/backends.h"
 #include "proxy/crash.h"
 #include "proxy/engines.h"
+#include "proxy/kubernetes.h"
 #include "proxy/proxy.h"
 #include "proxy/reload.h"
 #include "proxy/tls.h"
@@ -28,8 +29,9 @@ enum {
     KIB_BITS = 10,
     MIB_BITS = 20,
     FILES_ASSUMED = 1024,
-    FILES_OF_OTHERS = 128,    /* Save for one a backend. */
-    CLOSE_TIMEOUT_MS = 30000, /* For the last checkpoint. */
+    FILES_OF_OTHERS = 128,     /* Save for one a backend. */
+    FILES_OF_KUBERNETES = 512, /* For backends that are not known yet, and questions to them. */
+    CLOSE_TIMEOUT_MS = 30000,  /* For the last checkpoint. */
 };
 
 /* ---- Start ---- */
@@ -58,7 +60,8 @@ static void open_doors(struct router *router)
 {
     const struct config *config = router->config;
     uint64_t files = raise_file_limit(router->log);
-    uint64_t others = FILES_OF_OTHERS + config->backend_count;
+    uint64_t others =
+        FILES_OF_OTHERS + (config->kubernetes ? FILES_OF_KUBERNETES : config->backend_count);
     uint64_t bearable = files > others + 2 ? (files - others) / 2 : 1;
     uint64_t wanted = config->connections_max;
     if (wanted > bearable) {
@@ -238,7 +241,8 @@ struct router *router_new(const struct config *config, struct log *log)
     if (keys_start(router) && tls_start(router) && admin_read_key(router) && make_trie(router) &&
         open_store(router) && make_workers(router) && life_watch_signals(router) &&
         reload_watch(router) && engines_start(router) && router_add_backends(router) &&
-        router_add_aliases(router) && traces_start(router) && router_listen(router)) {
+        router_add_aliases(router) && kubernetes_start(router) && traces_start(router) &&
+        router_listen(router)) {
         tell(router);
         return router;
     }
@@ -270,6 +274,7 @@ void router_free(struct router *router)
     close_store(router); /* Ends its threads: nobody sends wakes any more. */
     life_unwatch_signals(router);
     reload_unwatch(router);
+    kubernetes_stop(router);
     engines_stop(router);
     traces_stop(router);
     for (size_t i = 0; i < router->worker_count; i++) {

@@ -48,6 +48,7 @@ enum {
 
 struct backend;
 struct discovery;
+struct kube;
 struct trace_exporter;
 struct worker;
 
@@ -70,10 +71,13 @@ struct router {
     hashtrie_endpoint forget_next;                 /* Of the trie, when it is full of them. */
     struct discovery *discovery;   /* Owned; first loop's thread. NULL: engines are not asked. */
     struct discovery *checks;      /* The same for their health. */
+    struct kube *kube;             /* Owned; first loop's thread, see kubernetes.h. NULL: none. */
     struct trace_exporter *traces; /* Owned. NULL: requests leave no spans. */
     struct list suspected;         /* engine.suspected; the trie's lock covers it. */
     size_t telling_count;          /* Engines whose metrics are read; the trie's lock covers it. */
-    uint16_t *backend_of_holder;   /* Owned; by the trie's endpoint number. UINT16_MAX: none. */
+    size_t recalled_slot_count;    /* See models.h; the trie's lock covers both. */
+    uint32_t recalled_next_id;
+    uint16_t *backend_of_holder; /* Owned; by the trie's endpoint number. UINT16_MAX: none. */
     size_t backend_of_holder_size;
     const struct config_alias **aliases; /* Owned; sorted by name. */
     size_t alias_count;

@@ -11,6 +11,7 @@
 #include "proxy/backends.h"
 #include "proxy/disagg.h"
 #include "proxy/engines.h"
+#include "proxy/kubernetes.h"
 #include "proxy/tls.h"
 #include "trace/trace.h"
 
@@ -632,6 +633,7 @@ bool scrape_write(struct worker *worker, struct buf *out)
     write_limits(&scrape);
     write_trie(&scrape);
     write_store(&scrape);
+    kubernetes_write_metrics(router, &scrape.writer);
     write_process(&scrape);
     for (size_t i = 0; i < scrape.view_count; i++) {
         backend_let_go(scrape.views[i].backend);

@@ -7,6 +7,7 @@
 #include "proxy/conn.h"
 #include "proxy/disagg.h"
 #include "proxy/hints.h"
+#include "proxy/models.h"
 #include "proxy/paths.h"
 
 enum {
@@ -186,6 +187,9 @@ static bool find_model(struct request *request, struct span model)
     struct worker *worker = request->worker;
     const struct route_fleet *fleet = worker->router->fleet;
     int found = route_model_find(fleet, model.data, model.size);
+    if (found < 0 && models_recall(worker->router)) {
+        found = route_model_find(fleet, model.data, model.size);
+    }
     if (found < 0 || !route_model_is_served(fleet, (size_t)found)) {
         int any = route_model_find(fleet, "", 0); /* Backends that serve whatever is asked for. */
         found = any >= 0 && (found < 0 || route_model_is_served(fleet, (size_t)any)) ? any : found;

@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "proxy/backends.h"
 #include "proxy/disagg.h"
+#include "proxy/models.h"
 #include "proxy/queue.h"
 
 enum { NAMED_IN_LOG_MAX = 16 }; /* Where more come and go at once, they are counted. */
@@ -336,6 +337,7 @@ static void commit_wanted(struct router *router, struct wanted *wanted)
         route_endpoint_set_up(router->fleet, backend->number, true);
     }
     drop_models(router, backend->number, 0, wanted);
+    models_note(router, backend);
     swap_text(&backend->label, &wanted->label);
     route_endpoint_set_roles(router->fleet, backend->number,
                              disagg_roles_of_label(router->config, backend->label));

@@ -138,16 +138,21 @@ void route_endpoint_free(struct route_fleet *fleet, size_t endpoint)
     fleet->free_count++;
 }
 
-static int model_add(struct route_fleet *fleet, const char *name)
+static int model_add(struct route_fleet *fleet, const char *name, size_t name_size)
 {
     size_t number = fleet->model_count;
-    char *copy = number == ROUTE_MODELS_MAX ? NULL : mem_strndup(fleet->mem, name, strlen(name));
+    char *copy = number == ROUTE_MODELS_MAX ? NULL : mem_strndup(fleet->mem, name, name_size);
     if (copy == NULL) {
         return -1;
     }
     fleet->models[number].name = copy;
     atomic_store_explicit(&fleet->model_count, number + 1, memory_order_release);
     return (int)number;
+}
+
+bool route_model_know(struct route_fleet *fleet, const char *name, size_t name_size)
+{
+    return route_model_find(fleet, name, name_size) >= 0 || model_add(fleet, name, name_size) >= 0;
 }
 
 static bool push(struct mem *mem, struct route_numbers *list, uint32_t number)
@@ -196,7 +201,7 @@ bool route_endpoint_serves(struct route_fleet *fleet, size_t endpoint, const cha
 {
     REQUIRE(endpoint < fleet->endpoint_count);
     int number = route_model_find(fleet, model, strlen(model));
-    number = number < 0 ? model_add(fleet, model) : number;
+    number = number < 0 ? model_add(fleet, model, strlen(model)) : number;
     if (number < 0) {
         return false;
     }

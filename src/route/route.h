@@ -124,6 +124,9 @@ bool route_serves(const struct route_fleet *fleet, size_t endpoint, size_t model
 
 size_t route_model_count(const struct route_fleet *fleet);
 const char *route_model_name(const struct route_fleet *fleet, size_t model);
+/* One that nobody serves yet, as if somebody had served it before. Known already: fine. False: no
+ * memory, or no room. */
+bool route_model_know(struct route_fleet *fleet, const char *name, size_t name_size);
 /* -1: nobody ever served it. */
 int route_model_find(const struct route_fleet *fleet, const char *name, size_t name_size);
 /* Somebody serves it now. */

@@ -16,7 +16,7 @@ def readme():
 def help_options():
     text = subprocess.run([binary("hashtrie-router"), "--help"], check=True, capture_output=True,
                           text=True).stdout
-    return re.findall(r"^  (--[a-z-]+|[A-Z_]+ \(variable only\))", text, re.M)
+    return re.findall(r"^  (--[a-z0-9-]+|[A-Z_]+ \(variable only\))", text, re.M)
 
 
 def test_every_option_stands_in_the_table():
@@ -29,7 +29,7 @@ def test_every_option_stands_in_the_table():
 
 
 def test_the_table_names_no_option_that_is_not_there():
-    table = re.findall(r"^\| `(--[a-z-]+)", readme(), re.M)
+    table = re.findall(r"^\| `(--[a-z0-9-]+)", readme(), re.M)
     named = {option.split()[0] for option in help_options()}
     assert table and set(table) <= named
 
@@ -37,6 +37,6 @@ def test_the_table_names_no_option_that_is_not_there():
 def test_flags_of_the_python_router_are_told():
     text = subprocess.run([binary("hashtrie-router"), "--help"], check=True, capture_output=True,
                           text=True).stdout
-    flags = re.findall(r"--[a-z-]+", text[text.index("Of the Python router"):])
+    flags = re.findall(r"--[a-z0-9-]+", text[text.index("Of the Python router"):])
     assert len(flags) > 20
     assert [flag for flag in flags if f"`{flag}" not in readme()] == []

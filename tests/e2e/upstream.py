@@ -63,18 +63,18 @@ class Upstream:
     asks for itself, GET /metrics, goes to `metrics(exchange)`, else has 404 for an answer; neither
     it nor its connection is counted."""
 
-    def __init__(self, handler, metrics=None, tls=None):
+    def __init__(self, handler, metrics=None, tls=None, host="127.0.0.1", port=0):
         self.handler = handler
         self.metrics = metrics or (lambda exchange: exchange.answer(status="404 Not Found"))
         self.connections = 0
         self.exchanges = []
         self.failures = []
         self._open = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self._listener = socket.create_server((host, port), backlog=256)
         self.port = self._listener.getsockname()[1]
-        self.address = ("127.0.0.1", self.port)
+        self.address = (host, self.port)
         self.tls = tls  # An ssl.SSLContext.
-        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
+        self.url = f"http{'s' if tls else ''}://{host}:{self.port}"
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 

@@ -135,7 +135,7 @@ static void a_bad_value_is_refused_with_its_name_range_and_default(void **state)
         {"--reload-timeout", "20", "a duration from 1ms to 10s", "20ms"},
         {"--routing-logic", "best", "one of prefixaware, roundrobin", "prefixaware"},
         {"--log-level", "loud", "one of critical, error, warning, info, debug, trace", "info"},
-        {"--service-discovery", "k8s", "one of static", "static"},
+        {"--service-discovery", "consul", "one of static, k8s", "static"},
         {"--threads", "0", "a whole number from 1 to 256", "what CPU affinity"},
         {"--kv-capacity-tokens", "many", "or off", "off"},
         {"--request-stats-window", "0", "a duration from 1s to 1h", "1m"},
