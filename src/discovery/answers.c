@@ -154,12 +154,3 @@ void candidate_ask_soon(struct candidate *candidate)
         discovery_hurry(candidate->sleep_asked);
     }
 }
-
-void kube_hurry(struct kube *kube, const char *url)
-{
-    for (size_t i = 0; i < kube->candidates.count; i++) {
-        if (strcmp(kube_candidate_at(kube, i)->state.url, url) == 0) {
-            candidate_ask_soon(kube_candidate_at(kube, i));
-        }
-    }
-}

@@ -99,7 +99,5 @@ void kube_free(struct kube *kube); /* Nothing is called back any more. NULL is f
 /* Any thread: the first LIST has come, and its engines were asked. Once true, it stays so. */
 bool kube_is_settled(const struct kube *kube);
 struct kube_stats kube_get_stats(const struct kube *kube); /* Any thread. */
-/* An engine of that URL was put to sleep or woken, or its models changed: it is asked soon. */
-void kube_hurry(struct kube *kube, const char *url);
 
 #endif
