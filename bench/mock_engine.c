@@ -6,19 +6,27 @@
 
 #include "bench/mock/server.h"
 
-enum { PORT_MAX = 65535, KV_TOKENS_MIN = 64, TOKENS_MAX = 1000000, BATCH_MAX = 100000 };
+enum {
+    PORT_MAX = 65535,
+    BLOCK_TOKENS_MAX = 4096,
+    KV_TOKENS_MIN = BLOCK_TOKENS_MAX,
+    TOKENS_MAX = 1000000,
+    BATCH_MAX = 100000
+};
 
 static const char usage[] =
     "usage: mock-engine [options]\n"
     "\n"
-    "An OpenAI-compatible engine that only pretends: block LRU prefix cache, prefill and\n"
-    "decode as waiting times. For tests and benchmarks of routers.\n"
+    "An OpenAI-compatible engine that only pretends: block LRU prefix cache, chunked prefill and\n"
+    "batched decoding as waiting times, as bench-sim has them. For tests and benchmarks of\n"
+    "routers.\n"
     "\n"
     "  --host ADDRESS      listen there (127.0.0.1)\n"
     "  --port N            0 takes a free port (0); the first line of output names it\n"
     "  --model NAME        a model it serves; may be given several times (mock-model)\n"
     "  --engine-id TEXT    sent as header x-engine-id with every answer (engine)\n"
     "  --kv-tokens N       size of the KV cache in tokens of 4 bytes (131072)\n"
+    "  --block-tokens N    size of its blocks (16)\n"
     "  --prefill-tps X     prompt tokens computed per second (20000)\n"
     "  --role ROLE         prefill: takes only requests whose KV cache goes on to another\n"
     "                      engine; decode: only those whose KV cache comes from one; any\n"
@@ -83,6 +91,7 @@ enum engine_option {
     MODEL,
     ENGINE_ID,
     KV_TOKENS,
+    BLOCK_TOKENS,
     PREFILL_TPS,
     ROLE,
     FETCH_TPS,
@@ -104,6 +113,7 @@ static const struct option_name {
     [MODEL] = {"model", 1},
     [ENGINE_ID] = {"engine-id", 1},
     [KV_TOKENS] = {"kv-tokens", 1},
+    [BLOCK_TOKENS] = {"block-tokens", 1},
     [PREFILL_TPS] = {"prefill-tps", 1},
     [ROLE] = {"role", 1},
     [FETCH_TPS] = {"fetch-tps", 1},
@@ -134,6 +144,9 @@ static void set_option(struct server_options *options, int which, const char *te
     case KV_TOKENS:
         options->engine.kv_tokens = (uint64_t)read_number(name, text, KV_TOKENS_MIN, 1e10);
         break;
+    case BLOCK_TOKENS:
+        options->defaults.block_tokens = (uint32_t)read_number(name, text, 1, BLOCK_TOKENS_MAX);
+        break;
     case PREFILL_TPS:
         options->engine.prefill_tokens_per_s = read_number(name, text, 1, 1e12);
         break;
@@ -150,7 +163,7 @@ static void set_option(struct server_options *options, int which, const char *te
         options->engine.batch_max = (size_t)read_number(name, text, 1, BATCH_MAX);
         break;
     case MAX_TOKENS:
-        options->tokens_default = (uint64_t)read_number(name, text, 1, TOKENS_MAX);
+        options->defaults.output_tokens = (uint64_t)read_number(name, text, 1, TOKENS_MAX);
         break;
     case KEEP_ALIVE_MS:
         options->keep_alive_ms = (uint64_t)read_number(name, text, 0, 1e9);
@@ -171,7 +184,7 @@ int main(int argc, char **argv)
         .engine = ENGINE_OPTIONS_DEFAULT,
         .host = "127.0.0.1",
         .engine_id = "engine",
-        .tokens_default = 16,
+        .defaults = {.output_tokens = 16, .block_tokens = 16},
         .keep_alive_ms = 5000,
     };
     struct option long_options[OPTION_COUNT + 1] = {{0}};

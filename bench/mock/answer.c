@@ -5,7 +5,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
-#include "bench/mock/cache.h"
+#include "bench/load/text.h"
 #include "bench/mock/server_private.h"
 
 enum { STATUS_OK = 200, STATUS_BAD = 400, STATUS_NOT_FOUND = 404, STATUS_METHOD = 405 };
@@ -90,11 +90,11 @@ static bool put_usage(const struct exchange *exchange, struct buf *out)
 {
     return buf_printf(out,
                       "\"usage\":{\"prompt_tokens\":%" PRIu64 ",\"total_tokens\":%" PRIu64
-                      ",\"completion_tokens\":%" PRIu64
-                      ",\"prompt_tokens_details\":{\"cached_tokens\":%" PRIu64 "}}",
+                      ",\"completion_tokens\":%u"
+                      ",\"prompt_tokens_details\":{\"cached_tokens\":%u}}",
                       exchange->body.prompt_tokens,
                       exchange->body.prompt_tokens + exchange->job.tokens_made,
-                      exchange->job.tokens_made, exchange->job.cached_tokens);
+                      exchange->job.tokens_made, exchange->job.sim.cached_tokens);
 }
 
 static const char *finish_reason(const struct exchange *exchange)
@@ -114,7 +114,7 @@ static bool put_transfer(const struct connection *connection, struct buf *out)
                                      "\"do_remote_decode\":false,\"remote_engine_id\":") &&
                 local_put_json(out, server->options->engine_id, strlen(server->options->engine_id));
     done = done && buf_append_text(out, ",\"remote_block_ids\":[");
-    for (size_t i = 0; i < body->answer_start / CACHE_BLOCK_BYTES && done; i++) {
+    for (size_t i = 0; i < body->prompt_block_count && done; i++) {
         done = buf_printf(out, "%s%" PRIu32, i == 0 ? "" : ",", request_body_block(body, i));
     }
     return done &&
@@ -128,7 +128,7 @@ static bool put_whole(const struct connection *connection, struct buf *out)
     const char *object = chat ? "chat.completion" : "text_completion";
     const char *before = chat ? "{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":"
                               : "{\"index\":0,\"text\":";
-    size_t size = exchange->job.tokens_made * CACHE_TOKEN_BYTES;
+    size_t size = (size_t)exchange->job.tokens_made * TEXT_TOKEN_BYTES;
     return put_start(connection, object, out) && buf_append_text(out, before) &&
            local_put_json(out, request_body_token(&exchange->body, 0), size) &&
            buf_printf(out, "%s,\"logprobs\":null,\"finish_reason\":\"%s\"}],", chat ? "}" : "",
@@ -147,10 +147,9 @@ static bool put_delta(const struct connection *connection, uint64_t index, struc
                          : index == 0
                              ? "{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":"
                              : "{\"index\":0,\"delta\":{\"content\":";
-    bool done =
-        put_start(connection, object, out) && buf_append_text(out, before) &&
-        local_put_json(out, request_body_token(&exchange->body, index), CACHE_TOKEN_BYTES) &&
-        buf_printf(out, "%s,\"logprobs\":null,\"finish_reason\":", chat ? "}" : "");
+    bool done = put_start(connection, object, out) && buf_append_text(out, before) &&
+                local_put_json(out, request_body_token(&exchange->body, index), TEXT_TOKEN_BYTES) &&
+                buf_printf(out, "%s,\"logprobs\":null,\"finish_reason\":", chat ? "}" : "");
     done = done && (last ? buf_printf(out, "\"%s\"", finish_reason(exchange))
                          : buf_append_text(out, "null"));
     return done && buf_append_text(out, "}]}");
@@ -215,7 +214,7 @@ static void send_stream_end(struct connection *connection, struct buf *data)
 void answer_token(struct connection *connection)
 {
     struct exchange *exchange = &connection->exchange;
-    bool last = exchange->job.phase == ENGINE_DONE;
+    bool last = engine_job_is_done(&exchange->job);
     CHECK(last == (exchange->job.tokens_made == exchange->body.output_tokens));
     if (!exchange->body.stream && !last) {
         return;
@@ -275,9 +274,8 @@ static void submit(struct connection *connection)
     exchange->job = (struct engine_job){
         .hashes = body->hashes,
         .block_count = body->hash_count,
-        .prompt_block_count = body->answer_start / CACHE_BLOCK_BYTES,
-        .prompt_tokens = body->prompt_tokens,
-        .output_tokens = body->output_tokens,
+        .prompt_tokens = (uint32_t)body->prompt_tokens,
+        .output_tokens = (uint32_t)body->output_tokens,
         .fetched = body->transfer == REQUEST_COMES,
     };
     if (!engine_submit(server->engine, &exchange->job, uv_hrtime())) {
@@ -316,7 +314,7 @@ static void answer_generation(struct connection *connection, bool is_chat)
     exchange->has_body = true;
     const char *problem =
         request_body_read(&exchange->body, &connection->server->mem, connection->content.data,
-                          connection->content.size, is_chat, options->tokens_default);
+                          connection->content.size, is_chat, &options->defaults);
     problem = problem != NULL ? problem : check_role(options, &exchange->body);
     if (problem != NULL) {
         answer_error(connection, STATUS_BAD, problem);

@@ -1,208 +1,147 @@
+/*
+ * The simulator's engine, with an event for each token.
+ *
+ * A job that has made tokens is put into `ready` while the engine runs; its tokens are told
+ * afterwards, when callbacks may do with jobs what they like.
+ */
 #include "bench/mock/engine.h"
 
 #include "base/check.h"
-#include "bench/mock/cache.h"
 
-#define NS_PER_S 1e9
+enum { STEP_TOKENS = 2048 };
 
 struct engine {
     struct mem *mem;
-    struct engine_options options;
+    struct sim_engine *sim;
     engine_on_token *on_token;
     void *user;
-    struct cache *cache;
-    struct list line;  /* Waiting jobs, the first come first. */
-    struct list batch; /* Admitted ones, in the order of admission. */
-    struct engine_job *prefilling;
-    size_t batch_count;
-    size_t line_count;
-    size_t blocks_pinned;
+    struct list jobs;  /* In the engine. */
+    struct list ready; /* Those with tokens that have not been told; some have left the engine. */
     struct engine_stats totals;
 };
 
+static struct engine_job *job_of(struct sim_job *sim)
+{
+    return (struct engine_job *)(void *)((char *)sim - offsetof(struct engine_job, sim));
+}
+
+static void on_first(void *user, struct sim_job *sim, uint64_t now_ns)
+{
+    (void)now_ns;
+    struct engine *engine = user;
+    engine->totals.prompt_tokens_total += sim->prompt_tokens;
+    engine->totals.cached_tokens_total += sim->cached_tokens;
+}
+
+static void on_done(void *user, struct sim_job *sim, uint64_t now_ns)
+{
+    (void)now_ns;
+    struct engine *engine = user;
+    job_of(sim)->left = true;
+    engine->totals.finished_total++;
+}
+
 struct engine *engine_new(struct mem *mem, const struct engine_options *options,
-                          engine_on_token *on_token, void *user)
+                          uint32_t block_tokens, engine_on_token *on_token, void *user)
 {
     struct engine *engine = mem_alloc(mem, sizeof *engine);
     if (engine == NULL) {
         return NULL;
     }
-    *engine = (struct engine){.mem = mem, .options = *options, .on_token = on_token, .user = user};
-    list_init(&engine->line);
-    list_init(&engine->batch);
-    engine->cache = cache_new(mem, options->kv_tokens / CACHE_BLOCK_TOKENS);
-    if (engine->cache == NULL) {
-        mem_free(mem, engine, sizeof *engine);
-        return NULL;
-    }
+    *engine = (struct engine){.mem = mem, .on_token = on_token, .user = user};
+    list_init(&engine->jobs);
+    list_init(&engine->ready);
+    struct sim_engine_options sim = sim_engine_options_default();
+    sim.engine = *options;
+    sim.block_tokens = block_tokens;
+    sim.step_tokens =
+        options->batch_max < STEP_TOKENS ? STEP_TOKENS : (uint32_t)options->batch_max + 1;
+    sim.run_steps = 1;
+    const struct sim_engine_events events = {
+        .on_first = on_first, .on_done = on_done, .user = engine};
+    engine->sim = sim_engine_new(&sim, &events);
     return engine;
 }
 
 void engine_free(struct engine *engine)
 {
-    if (engine == NULL) {
-        return;
+    if (engine != NULL) {
+        CHECK(list_empty(&engine->jobs) && list_empty(&engine->ready));
+        sim_engine_free(engine->sim);
+        mem_free(engine->mem, engine, sizeof *engine);
     }
-    CHECK(engine->batch_count == 0 && engine->line_count == 0);
-    cache_free(engine->cache);
-    mem_free(engine->mem, engine, sizeof *engine);
-}
-
-static struct engine_job *job_of(struct list *link)
-{
-    return LIST_ITEM(link, struct engine_job, link);
-}
-
-static size_t blocks_needed(const struct engine_job *job)
-{
-    uint64_t tokens = job->prompt_tokens + job->output_tokens;
-    return (size_t)((tokens + CACHE_BLOCK_TOKENS - 1) / CACHE_BLOCK_TOKENS);
-}
-
-static void admit(struct engine *engine)
-{
-    while (!list_empty(&engine->line) && engine->batch_count < engine->options.batch_max) {
-        struct engine_job *job = job_of(engine->line.next);
-        if (engine->blocks_pinned + blocks_needed(job) > cache_block_count(engine->cache)) {
-            return;
-        }
-        list_remove(&job->link);
-        list_push_back(&engine->batch, &job->link);
-        engine->line_count--;
-        engine->batch_count++;
-        engine->blocks_pinned += blocks_needed(job);
-        job->phase = ENGINE_ADMITTED;
-    }
-}
-
-/* The next admitted job's prefill, starting at `at_ns`. */
-static void start_prefill(struct engine *engine, uint64_t at_ns)
-{
-    if (engine->prefilling != NULL) {
-        return;
-    }
-    list_foreach (link, &engine->batch) {
-        struct engine_job *job = job_of(link);
-        if (job->phase != ENGINE_ADMITTED) {
-            continue;
-        }
-        /* The last prompt token is always computed: its logits make the first token. */
-        size_t usable =
-            job->prompt_tokens == 0 ? 0 : (size_t)((job->prompt_tokens - 1) / CACHE_BLOCK_TOKENS);
-        usable = usable < job->prompt_block_count ? usable : job->prompt_block_count;
-        job->cached_tokens = cache_match(engine->cache, job->hashes, usable) * CACHE_BLOCK_TOKENS;
-        uint64_t uncached = job->prompt_tokens - job->cached_tokens;
-        double rate = job->fetched ? engine->options.fetch_tokens_per_s
-                                   : engine->options.prefill_tokens_per_s;
-        job->next_ns = at_ns + (uint64_t)((double)uncached / rate * NS_PER_S);
-        job->phase = ENGINE_PREFILLING;
-        engine->prefilling = job;
-        engine->totals.prompt_tokens_total += job->prompt_tokens;
-        engine->totals.cached_tokens_total += job->cached_tokens;
-        return;
-    }
-}
-
-static void leave_batch(struct engine *engine, struct engine_job *job)
-{
-    list_remove(&job->link);
-    CHECK(engine->batch_count > 0);
-    engine->batch_count--;
-    engine->blocks_pinned -= blocks_needed(job);
-    if (engine->prefilling == job) {
-        engine->prefilling = NULL;
-    }
-    job->phase = ENGINE_DONE;
 }
 
 bool engine_submit(struct engine *engine, struct engine_job *job, uint64_t now_ns)
 {
-    REQUIRE(job->output_tokens > 0 && job->prompt_block_count <= job->block_count);
-    if (blocks_needed(job) > cache_block_count(engine->cache)) {
+    REQUIRE(job->output_tokens > 0);
+    job->sim = (struct sim_job){.hashes = job->hashes,
+                                .hash_count = job->block_count,
+                                .prompt_tokens = job->prompt_tokens > 0 ? job->prompt_tokens : 1,
+                                .output_tokens = job->output_tokens,
+                                .fetched = job->fetched};
+    job->tokens_made = 0;
+    job->left = false;
+    if (!sim_engine_submit(engine->sim, &job->sim, now_ns)) {
         return false;
     }
-    job->phase = ENGINE_WAITING;
-    job->cached_tokens = 0;
-    job->tokens_made = 0;
-    list_push_back(&engine->line, &job->link);
-    engine->line_count++;
-    admit(engine);
-    start_prefill(engine, now_ns);
+    list_push_back(&engine->jobs, &job->link);
     return true;
 }
 
 void engine_cancel(struct engine *engine, struct engine_job *job, uint64_t now_ns)
 {
-    if (job->phase == ENGINE_DONE) {
+    if (engine_job_is_done(job)) {
         return;
     }
-    if (job->phase == ENGINE_WAITING) {
-        list_remove(&job->link);
-        engine->line_count--;
-        job->phase = ENGINE_DONE;
-    } else {
-        leave_batch(engine, job);
+    list_remove(&job->link);
+    if (!job->left) {
+        sim_engine_cancel(engine->sim, &job->sim, now_ns);
+        engine->totals.aborted_total++;
     }
-    engine->totals.aborted_total++;
-    admit(engine);
-    start_prefill(engine, now_ns);
 }
 
-/* The job whose event comes first; NULL: none runs. */
-static struct engine_job *first_due(const struct engine *engine)
+/* One token of the first that is ready. */
+static void tell_token(struct engine *engine)
 {
-    struct engine_job *first = NULL;
-    for (struct list *link = engine->batch.next; link != &engine->batch; link = link->next) {
-        struct engine_job *job = job_of(link);
-        if (job->phase != ENGINE_ADMITTED && (first == NULL || job->next_ns < first->next_ns)) {
-            first = job;
-        }
-    }
-    return first;
-}
-
-static void make_token(struct engine *engine, struct engine_job *job)
-{
-    uint64_t at_ns = job->next_ns;
-    if (job->phase == ENGINE_PREFILLING) {
-        cache_insert(engine->cache, job->hashes, job->prompt_block_count);
-        job->phase = ENGINE_DECODING;
-        engine->prefilling = NULL;
-    }
+    struct engine_job *job = LIST_ITEM(engine->ready.next, struct engine_job, link);
     job->tokens_made++;
     engine->totals.generated_tokens_total++;
-    job->next_ns = at_ns + (uint64_t)engine->options.decode_ns;
-    if (job->tokens_made == job->output_tokens) {
-        cache_insert(engine->cache, job->hashes, job->block_count);
-        leave_batch(engine, job);
-        engine->totals.finished_total++;
+    list_remove(&job->link);
+    if (job->tokens_made < job->sim.made_tokens) {
+        list_push_back(&engine->ready, &job->link);
+    } else if (!job->left) {
+        list_push_back(&engine->jobs, &job->link);
     }
-    admit(engine);
-    start_prefill(engine, at_ns);
     engine->on_token(engine->user, job); /* Last: the job may be gone afterwards. */
 }
 
 void engine_step(struct engine *engine, uint64_t now_ns)
 {
-    struct engine_job *job = first_due(engine);
-    while (job != NULL && job->next_ns <= now_ns) {
-        make_token(engine, job);
-        job = first_due(engine);
+    sim_engine_run(engine->sim, now_ns);
+    list_foreach_safe (link, &engine->jobs) {
+        struct engine_job *job = LIST_ITEM(link, struct engine_job, link);
+        if (job->tokens_made < job->sim.made_tokens) {
+            list_remove(link);
+            list_push_back(&engine->ready, link);
+        }
+    }
+    while (!list_empty(&engine->ready)) {
+        tell_token(engine);
     }
 }
 
 uint64_t engine_next_ns(const struct engine *engine)
 {
-    const struct engine_job *job = first_due(engine);
-    return job == NULL ? UINT64_MAX : job->next_ns;
+    return sim_engine_next_ns(engine->sim);
 }
 
 void engine_get_stats(const struct engine *engine, struct engine_stats *out)
 {
+    struct sim_engine_state state = sim_engine_state(engine->sim);
     *out = engine->totals;
-    out->running_count = engine->batch_count;
-    out->waiting_count = engine->line_count;
-    out->block_count = cache_block_count(engine->cache);
-    out->kv_usage =
-        out->block_count == 0 ? 0 : (double)engine->blocks_pinned / (double)out->block_count;
+    out->running_count = state.running_count;
+    out->waiting_count = state.waiting_count;
+    out->kv_usage = state.kv_usage;
+    out->block_count = state.block_count;
 }

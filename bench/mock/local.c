@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "bench/mock/cache.h"
 #include "bench/mock/server_private.h"
 #include "metrics/metrics.h"
 
@@ -54,7 +53,7 @@ static void put_cache_config(struct metrics_writer *writer, const struct server 
     char blocks[NUMBER_BYTES_MAX];
     char block_size[NUMBER_BYTES_MAX];
     (void)snprintf(blocks, sizeof blocks, "%zu", stats->block_count);
-    (void)snprintf(block_size, sizeof block_size, "%d", CACHE_BLOCK_TOKENS);
+    (void)snprintf(block_size, sizeof block_size, "%u", server->options->defaults.block_tokens);
     metrics_family(writer, "vllm:cache_config_info", METRICS_GAUGE,
                    "Information of the LLMEngine CacheConfig");
     metrics_sample_u64(writer, 1,

@@ -5,11 +5,10 @@
 #include "hashtrie/chunk.h"
 
 #include "base/check.h"
-#include "base/random.h"
-#include "bench/mock/cache.h"
+#include "bench/load/text.h"
 #include "bench/mock/json_in.h"
 
-enum { MODEL_BYTES_MAX = 1024, NAMESPACE_BYTES_MAX = 8192, LETTERS = 26 };
+enum { MODEL_BYTES_MAX = 1024, NAMESPACE_BYTES_MAX = 8192 };
 
 static const char no_memory[] = "The prompt is too long for this engine.";
 
@@ -77,7 +76,7 @@ static bool put_chat(struct buf *out, struct json_in root)
 /* A token id takes as many bytes as a token of text. */
 static bool put_token(struct buf *out, uint64_t token)
 {
-    unsigned char bytes[CACHE_TOKEN_BYTES];
+    unsigned char bytes[TEXT_TOKEN_BYTES];
     for (size_t i = 0; i < sizeof bytes; i++) {
         bytes[i] = (unsigned char)(token >> 8 * i);
     }
@@ -163,14 +162,13 @@ static const char *check_fetch(const struct request_body *request, struct json_i
     struct json_in block;
     while (json_in_next(&blocks, &key, &block)) {
         uint64_t id = 0;
-        if (count >= request->answer_start / CACHE_BLOCK_BYTES || !json_in_count(block, &id) ||
+        if (count >= request->prompt_block_count || !json_in_count(block, &id) ||
             id != request_body_block(request, count++)) {
             return "The blocks of kv_transfer_params are those of another prompt.";
         }
     }
-    return count == request->answer_start / CACHE_BLOCK_BYTES
-               ? NULL
-               : "Blocks are missing in kv_transfer_params.";
+    return count == request->prompt_block_count ? NULL
+                                                : "Blocks are missing in kv_transfer_params.";
 }
 
 /* After the hashes. */
@@ -203,41 +201,35 @@ static uint64_t hash_namespace(struct request_body *request, struct json_in root
     return hash;
 }
 
-/* Tokens of exactly four bytes: a space and three letters, made of the prompt's hash. */
-static bool put_answer(struct request_body *request, uint64_t seed)
+static bool put_answer(struct request_body *request)
 {
-    struct random random = {seed};
-    if (!buf_reserve(&request->text, request->output_tokens * CACHE_TOKEN_BYTES)) {
+    size_t size = request->output_tokens * TEXT_TOKEN_BYTES;
+    if (!buf_reserve(&request->text, size)) {
         return false;
     }
-    for (uint64_t i = 0; i < request->output_tokens; i++) {
-        char token[CACHE_TOKEN_BYTES] = " ";
-        for (size_t k = 1; k < sizeof token; k++) {
-            token[k] = (char)('a' + (char)random_below(&random, LETTERS));
-        }
-        if (!buf_append(&request->text, token, sizeof token)) {
-            return false;
-        }
-    }
+    text_fill(request->seed, request->output_tokens, request->text.data + request->text.size);
+    request->text.size += size;
     return true;
 }
 
-static bool hash_text(struct request_body *request, uint64_t namespace_hash)
+static bool hash_text(struct request_body *request, uint64_t namespace_hash, size_t block_tokens)
 {
-    request->hash_capacity = request->text.size / CACHE_BLOCK_BYTES + 1;
+    size_t block_bytes = block_tokens * TEXT_TOKEN_BYTES;
+    request->prompt_block_count = request->answer_start / block_bytes;
+    request->hash_capacity = request->text.size / block_bytes + 1;
     request->hashes = mem_alloc(request->mem, request->hash_capacity * sizeof *request->hashes);
     if (request->hashes == NULL) {
         request->hash_capacity = 0;
         return false;
     }
     request->hash_count =
-        hashtrie_hash_chunks(namespace_hash, request->text.data, request->text.size,
-                             CACHE_BLOCK_BYTES, request->hashes, request->hash_capacity);
+        hashtrie_hash_chunks(namespace_hash, request->text.data, request->text.size, block_bytes,
+                             request->hashes, request->hash_capacity);
     return true;
 }
 
 const char *request_body_read(struct request_body *request, struct mem *mem, const char *bytes,
-                              size_t size, bool is_chat, uint64_t tokens_default)
+                              size_t size, bool is_chat, const struct request_defaults *defaults)
 {
     *request = (struct request_body){.mem = mem, .is_chat = is_chat};
     buf_init(&request->model, mem, MODEL_BYTES_MAX);
@@ -246,7 +238,7 @@ const char *request_body_read(struct request_body *request, struct mem *mem, con
     if (!json_in_check(bytes, size, &root)) {
         return "The request body is not valid JSON.";
     }
-    const char *problem = read_fields(request, root, tokens_default);
+    const char *problem = read_fields(request, root, defaults->output_tokens);
     if (problem != NULL) {
         return problem;
     }
@@ -257,9 +249,12 @@ const char *request_body_read(struct request_body *request, struct mem *mem, con
         return no_memory;
     }
     request->answer_start = request->text.size;
-    request->prompt_tokens = (request->text.size + CACHE_TOKEN_BYTES - 1) / CACHE_TOKEN_BYTES;
-    uint64_t seed = hashtrie_hash_namespace(request->text.data, request->text.size);
-    if (!put_answer(request, seed) || !hash_text(request, hash_namespace(request, root))) {
+    request->prompt_tokens = (request->text.size + TEXT_TOKEN_BYTES - 1) / TEXT_TOKEN_BYTES;
+    if (!json_in_count(json_in_find(root, "seed"), &request->seed)) {
+        request->seed = hashtrie_hash_namespace(request->text.data, request->text.size);
+    }
+    if (!put_answer(request) ||
+        !hash_text(request, hash_namespace(request, root), defaults->block_tokens)) {
         return no_memory;
     }
     return read_transfer(request, root);
@@ -276,5 +271,5 @@ void request_body_fini(struct request_body *request)
 const char *request_body_token(const struct request_body *request, uint64_t index)
 {
     REQUIRE(index < request->output_tokens);
-    return request->text.data + request->answer_start + index * CACHE_TOKEN_BYTES;
+    return request->text.data + request->answer_start + index * TEXT_TOKEN_BYTES;
 }

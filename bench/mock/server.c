@@ -134,7 +134,8 @@ int server_run(const struct server_options *options)
     server->start_time_s = options->start_time_s > 0
                                ? options->start_time_s
                                : (double)clock_unix_ns() / (double)CLOCK_NS_PER_S;
-    server->engine = engine_new(&server->mem, &options->engine, on_token, server);
+    server->engine = engine_new(&server->mem, &options->engine, options->defaults.block_tokens,
+                                on_token, server);
     CHECK(server->engine != NULL);
     (void)signal(SIGPIPE, SIG_IGN); /* Writes report it. */
     init_handles(server);

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "bench/mock/engine.h"
+#include "bench/mock/request.h"
 
 enum { SERVER_MODELS_MAX = 64 };
 
@@ -29,7 +30,7 @@ struct server_options {
     size_t model_count;
     const char *engine_id;
     enum server_role role;
-    uint64_t tokens_default;
+    struct request_defaults defaults;
     uint64_t keep_alive_ms;
     double start_time_s; /* As its metrics tell it; 0: the real one. */
 };

@@ -7,8 +7,6 @@
 #include "bench/sim/blocks.h"
 #include "bench/sim/workload.h"
 
-enum { RUN_STEPS_MAX = 64 }; /* Steps that are done at once while jobs only decode. */
-
 struct sim_engine {
     struct sim_engine_options options;
     struct sim_engine_events events;
@@ -28,19 +26,21 @@ struct sim_engine_options sim_engine_options_default(void)
     return (struct sim_engine_options){.engine = ENGINE_OPTIONS_DEFAULT,
                                        .block_tokens = 32,
                                        .step_tokens = 2048,
-                                       .context_tokens = 131072};
+                                       .context_tokens = 131072,
+                                       .run_steps = 64};
 }
 
 struct sim_engine *sim_engine_new(const struct sim_engine_options *options,
                                   const struct sim_engine_events *events)
 {
     REQUIRE(options->block_tokens > 0 && options->step_tokens > options->engine.batch_max);
+    REQUIRE(options->run_steps > 0);
     struct sim_engine *engine = sim_alloc(1, sizeof *engine);
     *engine = (struct sim_engine){
         .options = *options,
         .events = *events,
         .blocks = sim_blocks_new(options->engine.kv_tokens / options->block_tokens),
-        .batch = sim_alloc(options->engine.batch_max, sizeof *engine->batch)};
+        .batch = sim_alloc(options->engine.batch_max, sizeof(struct sim_job *))};
     list_init(&engine->line);
     return engine;
 }
@@ -62,11 +62,15 @@ static bool is_decoding(const struct sim_job *job)
 
 /* ---- A step begins ---- */
 
-static void give_chunk(struct sim_job *job, uint32_t *budget)
+/* Returns how many seconds its chunk takes. */
+static double give_chunk(const struct engine_options *options, struct sim_job *job,
+                         uint32_t *budget)
 {
     uint32_t rest = job->prompt_tokens - job->computed_tokens;
     job->chunk_tokens = rest < *budget ? rest : *budget;
     *budget -= job->chunk_tokens;
+    return job->chunk_tokens /
+           (job->fetched ? options->fetch_tokens_per_s : options->prefill_tokens_per_s);
 }
 
 /* The first in line comes in; false: there is no room. */
@@ -90,21 +94,22 @@ static bool let_in(struct sim_engine *engine)
     return true;
 }
 
-/* Prompt tokens of the next step. */
-static uint32_t plan_prefill(struct sim_engine *engine, size_t decoding_count)
+/* Gives out the prompt tokens of the next step; returns how many seconds they take. */
+static double plan_prefill(struct sim_engine *engine, size_t decoding_count)
 {
-    uint32_t step_tokens = engine->options.step_tokens - (uint32_t)decoding_count;
-    uint32_t budget = step_tokens;
+    const struct engine_options *options = &engine->options.engine;
+    uint32_t budget = engine->options.step_tokens - (uint32_t)decoding_count;
+    double seconds = 0;
     for (size_t i = 0; i < engine->batch_count; i++) {
         if (!is_decoding(engine->batch[i])) {
-            give_chunk(engine->batch[i], &budget);
+            seconds += give_chunk(options, engine->batch[i], &budget);
         }
     }
-    while (budget > 0 && engine->line_count > 0 &&
-           engine->batch_count < engine->options.engine.batch_max && let_in(engine)) {
-        give_chunk(engine->batch[engine->batch_count - 1], &budget);
+    while (budget > 0 && engine->line_count > 0 && engine->batch_count < options->batch_max &&
+           let_in(engine)) {
+        seconds += give_chunk(options, engine->batch[engine->batch_count - 1], &budget);
     }
-    return step_tokens - budget;
+    return seconds;
 }
 
 static void begin_step(struct sim_engine *engine, uint64_t now_ns)
@@ -112,7 +117,7 @@ static void begin_step(struct sim_engine *engine, uint64_t now_ns)
     const struct engine_options *options = &engine->options.engine;
     size_t decoding_count = 0;
     double context = 0;
-    uint32_t least_left = RUN_STEPS_MAX;
+    uint32_t least_left = engine->options.run_steps;
     for (size_t i = 0; i < engine->batch_count; i++) {
         const struct sim_job *job = engine->batch[i];
         if (is_decoding(job)) {
@@ -122,15 +127,15 @@ static void begin_step(struct sim_engine *engine, uint64_t now_ns)
             least_left = left < least_left ? left : least_left;
         }
     }
-    uint32_t prefill_tokens = plan_prefill(engine, decoding_count);
-    double ns = prefill_tokens / options->prefill_tokens_per_s * (double)SIM_NS_PER_S;
+    double prefill_s = plan_prefill(engine, decoding_count);
+    double ns = prefill_s * (double)SIM_NS_PER_S;
     if (decoding_count > 0) {
         ns += options->decode_ns * (1 + context / engine->options.context_tokens);
     }
     ns = ns < options->decode_ns ? options->decode_ns : ns;
     engine->run_begin_ns = now_ns;
     engine->step_ns = ns < 1 ? 1 : (uint64_t)ns;
-    engine->step_count = engine->batch_count == 0 ? 0 : prefill_tokens > 0 ? 1 : least_left;
+    engine->step_count = engine->batch_count == 0 ? 0 : prefill_s > 0 ? 1 : least_left;
 }
 
 bool sim_engine_submit(struct sim_engine *engine, struct sim_job *job, uint64_t now_ns)
@@ -229,6 +234,30 @@ void sim_engine_run(struct sim_engine *engine, uint64_t now_ns)
     }
 }
 
+void sim_engine_cancel(struct sim_engine *engine, struct sim_job *job, uint64_t now_ns)
+{
+    size_t place = 0;
+    while (place < engine->batch_count && engine->batch[place] != job) {
+        place++;
+    }
+    if (place == engine->batch_count) { /* It waits. */
+        list_remove(&job->link);
+        engine->line_count--;
+        free(job->blocks);
+        job->blocks = NULL;
+        return;
+    }
+    /* The step under way ends without it; where nobody is left, at once. */
+    release(engine, job);
+    engine->batch_count--;
+    memmove(&engine->batch[place], &engine->batch[place + 1],
+            (engine->batch_count - place) * sizeof(struct sim_job *));
+    if (engine->batch_count == 0) {
+        engine->busy_ns += now_ns - engine->run_begin_ns;
+        begin_step(engine, now_ns);
+    }
+}
+
 void sim_engine_drop(struct sim_engine *engine, bool keep_cache, struct list *lost)
 {
     for (size_t i = 0; i < engine->batch_count; i++) {
@@ -283,8 +312,11 @@ size_t sim_engine_holds(const struct sim_engine *engine, const uint64_t *hashes,
 struct sim_engine_state sim_engine_state(const struct sim_engine *engine)
 {
     double blocks = (double)sim_blocks_count(engine->blocks);
-    return (struct sim_engine_state){.waiting_count = engine->line_count,
-                                     .kv_usage =
-                                         1 - (double)sim_blocks_free_count(engine->blocks) / blocks,
-                                     .busy_ns = engine->busy_ns};
+    return (struct sim_engine_state){
+        .waiting_count = engine->line_count,
+        .running_count = engine->batch_count,
+        .block_count = sim_blocks_count(engine->blocks),
+        .kv_usage = 1 - (double)sim_blocks_free_count(engine->blocks) / blocks,
+        .busy_ns = engine->busy_ns,
+    };
 }

@@ -184,6 +184,49 @@ static void test_what_the_cache_has_is_not_computed_again(void **state)
     sim_engine_free(engine);
 }
 
+static void test_jobs_may_leave_early(void **state)
+{
+    struct seen seen = {0};
+    struct sim_job jobs[3];
+    uint64_t hashes[3][PROMPT_MAX];
+    struct sim_engine *engine = slow_engine(&seen, 4096, 2);
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        fill(hashes[i], 1000 * i);
+        make_job(&seen, i, &jobs[i], hashes[i], 100, 20);
+        assert_true(sim_engine_submit(engine, &jobs[i], 0));
+    }
+    sim_engine_run(engine, 100000000);
+    assert_int_equal(seen.first_ns[0], 100000000);
+    sim_engine_cancel(engine, &jobs[0], 150000000); /* It runs; the step under way goes on. */
+    run_to_end(engine);
+    assert_int_equal(seen.done_ns[0], 0);
+    assert_true(seen.done_ns[1] > 0 && seen.done_ns[2] > seen.done_ns[1]);
+    make_job(&seen, 0, &jobs[0], hashes[0], 100, 20);
+    assert_true(sim_engine_submit(engine, &jobs[0], seen.done_ns[2]));
+    assert_int_equal(sim_engine_state(engine).running_count, 1);
+    sim_engine_cancel(engine, &jobs[0], seen.done_ns[2]); /* The only one. */
+    assert_true(sim_engine_next_ns(engine) == UINT64_MAX);
+    assert_true(sim_engine_state(engine).kv_usage == 0);
+    sim_engine_free(engine);
+}
+
+static void test_what_is_fetched_takes_its_own_rate(void **state)
+{
+    struct seen seen = {0};
+    struct sim_job job;
+    uint64_t hashes[PROMPT_MAX];
+    struct sim_engine *engine = slow_engine(&seen, 4096, 2); /* Fetches 80,000 tokens a second. */
+    (void)state;
+    fill(hashes, 1000);
+    make_job(&seen, 0, &job, hashes, 100, 1);
+    job.fetched = true;
+    assert_true(sim_engine_submit(engine, &job, 0));
+    run_to_end(engine);
+    assert_int_equal(seen.first_ns[0], 10000000); /* A step is decode_ns long at least. */
+    sim_engine_free(engine);
+}
+
 static void test_a_job_waits_for_a_place_and_for_room(void **state)
 {
     struct seen seen = {0};
@@ -307,6 +350,8 @@ int main(void)
         cmocka_unit_test(test_blocks_of_running_jobs_are_shared_and_stay),
         cmocka_unit_test(test_a_prompt_is_computed_in_chunks_beside_decoding),
         cmocka_unit_test(test_what_the_cache_has_is_not_computed_again),
+        cmocka_unit_test(test_jobs_may_leave_early),
+        cmocka_unit_test(test_what_is_fetched_takes_its_own_rate),
         cmocka_unit_test(test_a_job_waits_for_a_place_and_for_room),
         cmocka_unit_test(test_a_restart_loses_jobs_and_cache),
         cmocka_unit_test(test_the_same_seed_gives_the_same_outcome),
