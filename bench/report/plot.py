@@ -5,7 +5,8 @@ A plot is a dict:
 and may have
     "kind"    "line" (default), "step", "points" (with lines between them) or "bars" (x: names)
     "y_log"   true: logarithmic y axis
-    "y_max"   upper end of the y axis; it grows on its own otherwise and begins at 0
+    "x_min"   left end of the x axis; else where the first point is
+    "y_max"   upper end of the y axis; else that of the points; it begins at 0
     "marks"   [{"x", "text"}]: vertical lines at events
 A y of None leaves a gap. Colours are told apart by colour-blind eyes, and each series has a dash
 pattern of its own; light or dark follows the reader's settings.
@@ -221,7 +222,7 @@ def draw(plot, standalone=True):
         names = list(dict.fromkeys(str(x) for one in series for x in one["x"]))
     else:
         xs = [x for one in series for x in one["x"]] or [0]
-        x_axis = Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT, tight=True)
+        x_axis = Axis(plot.get("x_min", min(xs)), max(xs), LEFT, WIDTH - RIGHT, tight=True)
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
            f'width="{WIDTH}" height="{HEIGHT}" role="img">',
            f"<title>{html.escape(plot['title'])}</title>"]

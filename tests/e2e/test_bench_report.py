@@ -55,7 +55,7 @@ def test_markdown_has_the_tables(tmp_path):
 def test_pictures_show_gaps_marks_and_bars(tmp_path):
     assert report(tmp_path, DOCUMENT, "--pictures", "svg").returncode == 0
     names = sorted(os.listdir(tmp_path / "svg"))
-    assert names == ["a-title-more-load.svg", "a-title-more-memory.svg"]
+    assert names == ["document-load.svg", "document-memory.svg"]
     memory = xml.parse(tmp_path / "svg" / names[1]).getroot()
     paths = [one.get("d") for one in memory.iter(SVG + "path")]
     assert [path.count("M") for path in paths] == [2, 1]
