@@ -17,6 +17,8 @@ enum figure {
     ITL,
     THROUGHPUT,
     HIT_RATE,
+    OVER,
+    UNDER,
     IMBALANCE,
     FIGURE_COUNT
 };
@@ -77,6 +79,8 @@ static void run_policy(const struct comparison *comparison, const struct sim_cas
     figures[ITL] = result.itl_mean_s;
     figures[THROUGHPUT] = result.output_tokens_per_s;
     figures[HIT_RATE] = result.hit_rate;
+    figures[OVER] = result.over_rate;
+    figures[UNDER] = result.under_rate;
     figures[IMBALANCE] = result.imbalance;
     sim_result_free(&result);
 }
@@ -140,8 +144,8 @@ static const double *oracle_of(const struct comparison *comparison, size_t numbe
 
 static void tell_case(const struct comparison *comparison, size_t number)
 {
-    static const char *const columns[] = {"policy",    "TTFT mean", "p50 ms",   "p90 ms",
-                                          "p99 ms",    "ITL ms",    "tokens/s", "hits %",
+    static const char *const columns[] = {"policy",    "TTFT mean", "p50 ms",   "p90 ms", "p99 ms",
+                                          "ITL ms",    "tokens/s",  "hits %",   "over %", "under %",
                                           "imbalance", "to best",   "to oracle"};
     struct document *document = comparison->command->document;
     const struct sim_case *which = comparison->cases[number];
@@ -160,6 +164,8 @@ static void tell_case(const struct comparison *comparison, size_t number)
         document_number(document, figures[ITL] * 1e3, 2);
         document_number(document, figures[THROUGHPUT], 0);
         document_number(document, figures[HIT_RATE] * 100, 1);
+        document_number(document, figures[OVER] * 100, 1);
+        document_number(document, figures[UNDER] * 100, 1);
         document_number(document, figures[IMBALANCE], 2);
         document_number(document, figures[TTFT_MEAN] / best, 2);
         document_number(document, oracle == NULL ? NAN : figures[TTFT_MEAN] / oracle[TTFT_MEAN], 2);

@@ -82,6 +82,8 @@ static void on_first(void *user, struct sim_job *job, uint64_t now_ns)
     flight->first_ns = now_ns;
     outcome->ttft_s = (double)(now_ns - request_of(world, flight)->arrival_ns) / 1e9;
     outcome->cached_tokens = job->cached_tokens;
+    outcome->held_tokens =
+        (uint32_t)(flight->route.held_bytes / request_of(world, flight)->token_bytes);
     outcome->engine = (uint32_t)flight->route.engine;
     sim_router_on_first(world->router, &flight->route, now_ns);
 }
@@ -345,6 +347,8 @@ static void sum_up(const struct world *world, struct sim_result *out)
     double *ttft = sim_alloc(count, sizeof *ttft);
     double prompt = 0;
     double cached = 0;
+    double over = 0;
+    double under = 0;
     double output = 0;
     double decode = 0;
     double gaps = 0;
@@ -354,6 +358,8 @@ static void sum_up(const struct world *world, struct sim_result *out)
         out->ttft_mean_s += outcome->ttft_s / (double)count;
         prompt += workload->requests[i].prompt_tokens;
         cached += outcome->cached_tokens;
+        over += fmax(0, (double)outcome->held_tokens - outcome->cached_tokens);
+        under += fmax(0, (double)outcome->cached_tokens - outcome->held_tokens);
         output += workload->requests[i].output_tokens;
         decode += outcome->decode_s;
         gaps += workload->requests[i].output_tokens - 1;
@@ -364,6 +370,8 @@ static void sum_up(const struct world *world, struct sim_result *out)
     out->ttft_p99_s = ttft[count * 99 / 100];
     out->itl_mean_s = gaps > 0 ? decode / gaps : 0;
     out->hit_rate = cached / prompt;
+    out->over_rate = over / prompt;
+    out->under_rate = under / prompt;
     out->makespan_ns = world->end_ns;
     out->output_tokens_per_s = output / ((double)world->end_ns / 1e9);
     free(ttft);

@@ -36,6 +36,7 @@ struct sim_outcome {
     double ttft_s;
     double decode_s; /* From its first token to its last. */
     uint32_t cached_tokens;
+    uint32_t held_tokens; /* As the router thought. */
     uint32_t engine;
 };
 
@@ -46,8 +47,10 @@ struct sim_result {
     double ttft_p99_s;
     double itl_mean_s; /* Over all tokens but the first ones. */
     double output_tokens_per_s;
-    double hit_rate;  /* Prompt tokens found in caches. */
-    double imbalance; /* Tokens sent to the engine that got most, to the mean. */
+    double hit_rate;   /* Prompt tokens found in caches. */
+    double over_rate;  /* Prompt tokens that the router took for cached and were not, ... */
+    double under_rate; /* ... and those that were, without its knowing. */
+    double imbalance;  /* Tokens sent to the engine that got most, to the mean. */
     uint64_t refused_count;
     uint64_t makespan_ns;
     struct sim_router_state router; /* At the end. */
