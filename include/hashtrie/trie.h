@@ -118,10 +118,10 @@ hashtrie_endpoint_set_generation(struct hashtrie *trie, hashtrie_endpoint endpoi
                                  const char *generation);
 
 /*
- * Bytes of prompt that the engine's KV cache takes; 0 (the start value): unknown. Once more than
- * that has been sent to the engine uncached since an entry was last used, the engine must have
- * evicted it, and it no longer counts. Rounded up to KiB. Past 1 TiB, or if unknown, an entry
- * counts until 1 TiB has been sent. O(1). EINVAL: no such endpoint.
+ * Bytes of prompt that the engine's KV cache takes; 0 (the start value): unknown. Once it would be
+ * full of what was used since an entry's last use, the engine must have evicted that, and it no
+ * longer counts. Rounded up to KiB. Past 1 TiB, or if unknown, an entry counts until 1 TiB has been
+ * sent. O(1). EINVAL: no such endpoint.
  */
 HASHTRIE_API enum hashtrie_status
 hashtrie_endpoint_set_capacity(struct hashtrie *trie, hashtrie_endpoint endpoint, uint64_t bytes);

@@ -174,6 +174,7 @@ static size_t endpoint_bytes(const struct hashtrie *trie)
             bytes += mem_charge(strlen(endpoint->name) + 1) +
                      mem_charge(strlen(endpoint->model) + 1) +
                      mem_charge(strlen(endpoint->generation) + 1);
+            bytes += recent_bytes(endpoint);
         }
     }
     return bytes;

@@ -163,6 +163,7 @@ static bool slot_name(struct hashtrie *trie, size_t slot, const struct trie_endp
     endpoint->generation = generation;
     endpoint->id = texts->id;
     endpoint->capacity_kib = 0;
+    endpoint->recent = NULL;
     endpoint->stored_ahead = 0;
     id_insert(trie, texts->id, slot);
     trie->endpoint_used++;
@@ -260,6 +261,7 @@ enum hashtrie_status hashtrie_endpoint_remove(struct hashtrie *trie, hashtrie_en
     id_remove(trie, gone->id);
     trie->endpoint_used--;
     raise_fence(gone);
+    recent_free(trie, gone);
     text_free(trie, gone->name);
     text_free(trie, gone->model);
     text_free(trie, gone->generation);
@@ -313,7 +315,11 @@ enum hashtrie_status hashtrie_endpoint_set_capacity(struct hashtrie *trie,
         return HASHTRIE_EINVAL;
     }
     uint64_t kib = bytes == 0 ? 0 : bytes / 1024 + 1;
-    known->capacity_kib = kib > INT32_MAX ? INT32_MAX : (uint32_t)kib;
+    uint32_t capacity_kib = kib > INT32_MAX ? INT32_MAX : (uint32_t)kib;
+    if (capacity_kib != known->capacity_kib) {
+        known->capacity_kib = capacity_kib;
+        recent_start(trie, known);
+    }
     return HASHTRIE_OK;
 }
 
@@ -436,6 +442,7 @@ enum hashtrie_status trie_endpoint_adopt(struct hashtrie *trie,
 void endpoints_fini(struct hashtrie *trie)
 {
     for (size_t i = 0; i < trie->endpoint_count; i++) {
+        recent_free(trie, &trie->endpoints[i]);
         text_free(trie, trie->endpoints[i].name);
         text_free(trie, trie->endpoints[i].model);
         text_free(trie, trie->endpoints[i].generation);

@@ -44,7 +44,7 @@ bool holder_is_live(const struct hashtrie *trie, const struct node *node,
     if (endpoint->name == NULL || moved_kib > now_kib - endpoint->fence) {
         return false;
     }
-    if (endpoint->capacity_kib != 0 && moved_kib > endpoint->capacity_kib) {
+    if (endpoint->capacity_kib != 0 && moved_kib > endpoint->reach_kib) {
         return false;
     }
     return !is_too_old(trie, node, holder);
@@ -240,11 +240,13 @@ int holders_touch(struct hashtrie *trie, struct node *node, hashtrie_endpoint en
                          .age_minute = (uint16_t)clock_minute(trie),
                          .odometer_kib = endpoint_odometer_kib(&trie->endpoints[endpoint])};
     struct holder *known = holders_find(trie, node, endpoint);
+    bool was_live = known != NULL && holder_is_live(trie, node, known);
+    recent_use(&trie->endpoints[endpoint], node->length, was_live,
+               was_live ? now.odometer_kib - known->odometer_kib : 0);
     if (known == NULL) {
         return add(trie, node, now) ? NODE_STATE : -1;
     }
-    changed = changed || !holder_is_live(trie, node, known) ||
-              odometer_moved(trie, known, now.odometer_kib);
+    changed = changed || !was_live || odometer_moved(trie, known, now.odometer_kib);
     *known = now;
     return changed ? NODE_STATE : 0;
 }

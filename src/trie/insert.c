@@ -117,6 +117,7 @@ enum hashtrie_status hashtrie_insert(struct hashtrie *trie, const struct hashtri
     size_t held = held_length(trie, key, endpoint);
     endpoint_charge(receiver, (uint64_t)(key->count - held) * trie->chunk_size);
     complete = touch_path(trie, endpoint) && complete;
+    recent_measure(trie, receiver);
     evict_slice(trie);
     trie->pinned = NODE_NONE;
     if (!complete) {

@@ -19,7 +19,11 @@ enum {
     EVICT_FORCED_NODES = 1024, /* Evicted for one block or node at the hard budget. */
     ODOMETER_STATE_PARTS =
         32, /* A holder's odometer is rewritten when it moved by 1/32 of the capacity. */
+    RECENT_BUCKETS = 64,
+    RECENT_PARTS = 60, /* Of the capacity: a bucket's width. The buckets reach further. */
 };
+
+struct recent;
 
 struct endpoint {
     char *name;              /* Owned; NULL: the slot is free. */
@@ -27,7 +31,9 @@ struct endpoint {
     char *generation;        /* Owned. */
     uint64_t odometer_bytes; /* Never goes down, not even when the slot changes hands. */
     uint32_t capacity_kib;   /* 0: unknown. */
-    uint32_t fence;          /* Holders with an odometer below are dead. */
+    uint32_t reach_kib;    /* So far back, by its odometer, its cache reaches; if that is known. */
+    struct recent *recent; /* Owned; NULL: no capacity, or no memory. */
+    uint32_t fence;        /* Holders with an odometer below are dead. */
     uint32_t stored_ahead; /* Stored odometers of it are this much (KiB, modulo 2^32) above ours. */
     uint32_t id;           /* Incarnation. */
     uint32_t match_seen;   /* Number of the match that has listed it already. */
@@ -219,6 +225,18 @@ void endpoint_charge(struct endpoint *endpoint, uint64_t bytes);
 int endpoint_slot_of_id(const struct hashtrie *trie, uint32_t id); /* -1: unknown. */
 void endpoints_unsee(struct hashtrie *trie);                       /* No match has listed any. */
 void endpoints_fini(struct hashtrie *trie);
+
+/* ---- recent.c ---- */
+
+/* Its capacity is told, or that it is unknown. */
+void recent_start(struct hashtrie *trie, struct endpoint *endpoint);
+void recent_free(struct hashtrie *trie, struct endpoint *endpoint);
+size_t recent_bytes(const struct endpoint *endpoint); /* That it takes. */
+/* A run of chunks was sent to it, all of which it has now. `was_live`: it had them, and `moved_kib`
+ * were sent since they were used. */
+void recent_use(struct endpoint *endpoint, uint32_t chunks, bool was_live, uint32_t moved_kib);
+/* After the uses of one prompt. */
+void recent_measure(struct hashtrie *trie, struct endpoint *endpoint);
 
 static inline uint32_t endpoint_odometer_kib(const struct endpoint *endpoint)
 {

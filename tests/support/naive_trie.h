@@ -25,6 +25,8 @@ void naive_free(struct naive *naive);
 /* Added, removed or restarted: holds nothing from here on. */
 void naive_endpoint_forget(struct naive *naive, hashtrie_endpoint slot);
 void naive_endpoint_set_capacity(struct naive *naive, hashtrie_endpoint slot, uint64_t bytes);
+/* How far back its cache reaches; what that is asks tests/unit/test_trie_recent.c. */
+void naive_endpoint_set_reach(struct naive *naive, hashtrie_endpoint slot, uint64_t kib);
 void naive_endpoint_set_odometer(struct naive *naive, hashtrie_endpoint slot, uint64_t kib);
 void naive_endpoint_charge(struct naive *naive, hashtrie_endpoint slot, uint64_t bytes);
 
