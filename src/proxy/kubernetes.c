@@ -1,6 +1,7 @@
 #include "proxy/kubernetes.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "discovery/discovery.h"
@@ -12,24 +13,64 @@ static struct log *log_of(struct router *router)
     return &router->workers[0].log;
 }
 
+/* Models are numbered for ever. Names beyond what there are numbers for are left out: an engine
+ * that says others each time must not hold up the set of all. Returns how many are taken. */
+static size_t take_names(struct router *router, const struct kube_engine *engine, size_t *room,
+                         const char **out)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < engine->model_count; i++) {
+        const char *name = engine->models[i];
+        bool is_known = route_model_find(router->fleet, name, strlen(name)) >= 0;
+        if (is_known || *room > 0) {
+            *room -= is_known ? 0 : 1;
+            out[count++] = name;
+        }
+    }
+    if (count < engine->model_count) {
+        log_write(log_of(router), LOG_WARNING,
+                  "Kubernetes: %zu models of %s are left out: %d have been known since the start",
+                  engine->model_count - count, engine->url, ROUTE_MODELS_MAX);
+    }
+    return count;
+}
+
+/* `names` has room for all models. */
+static void write_wishes(struct router *router, const struct kube_engine *engines, size_t count,
+                         struct backend_wish *wishes, const char **names)
+{
+    size_t room = ROUTE_MODELS_MAX - route_model_count(router->fleet);
+    for (size_t i = 0; i < count; i++) {
+        wishes[i] =
+            (struct backend_wish){.url = engines[i].url,
+                                  .models = names,
+                                  .model_count = take_names(router, &engines[i], &room, names),
+                                  .label = engines[i].label,
+                                  .id = engines[i].id,
+                                  .generation = engines[i].generation,
+                                  .sleeping = engines[i].sleeping};
+        names += wishes[i].model_count;
+    }
+}
+
 static bool on_engines(void *user, const struct kube_engine *engines, size_t count)
 {
     struct router *router = user;
     struct mem *mem = &router->workers[0].mem;
     struct buf why;
     buf_init(&why, mem, BACKENDS_WHY_MAX);
+    size_t name_count = 1;
+    for (size_t i = 0; i < count; i++) {
+        name_count += engines[i].model_count;
+    }
     size_t size = (count + 1) * sizeof(struct backend_wish);
     struct backend_wish *wishes = mem_alloc_zero(mem, size);
-    for (size_t i = 0; wishes != NULL && i < count; i++) {
-        wishes[i] = (struct backend_wish){.url = engines[i].url,
-                                          .models = engines[i].models,
-                                          .model_count = engines[i].model_count,
-                                          .label = engines[i].label,
-                                          .id = engines[i].id,
-                                          .generation = engines[i].generation,
-                                          .sleeping = engines[i].sleeping};
+    const char **names = mem_alloc(mem, name_count * sizeof(const char *));
+    bool set = false;
+    if (wishes != NULL && names != NULL) {
+        write_wishes(router, engines, count, wishes, names);
+        set = router_set_backends(router, wishes, count, &why);
     }
-    bool set = wishes != NULL && router_set_backends(router, wishes, count, &why);
     if (set) {
         log_write(log_of(router), LOG_DEBUG, "Kubernetes: %zu backends now", count);
     } else {
@@ -38,6 +79,7 @@ static bool on_engines(void *user, const struct kube_engine *engines, size_t cou
                   count, why.size > 0 ? (int)why.size : 13,
                   why.size > 0 ? why.data : "out of memory");
     }
+    mem_free(mem, names, name_count * sizeof(const char *));
     mem_free(mem, wishes, size);
     buf_fini(&why);
     return set;

@@ -71,7 +71,7 @@ class Program:
         self._closed = False
         full = {name: value for name, value in os.environ.items()
                 if not name.startswith(("HASHTRIE_CHUNK", "HASHTRIE_EVICTION", "HASHTRIE_TARGET",
-                                        "PREFIXAWARE_", "MEMORY_CHECK_", "VLLM_API_KEY",
+                                        "PREFIXAWARE_", "MEMORY_CHECK_", "VLLM_API_KEY", "KUBE",
                                         "STATE_DIRECTORY"))}
         full.update(environment or {})
         command = self.arguments

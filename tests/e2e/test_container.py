@@ -1,13 +1,18 @@
 """The router as PID 1 of its own namespace, as in a container: no default actions of signals, nobody
 else to take in its children, the same volume after each restart."""
 import os
+import shutil
 import signal
+import ssl
 import subprocess
 
 import pytest
 
+from certificates import Authority
 from client import Connection, chat, chat_body, engine_of, get
+from conftest import FAST
 from harness import Router, wait_until
+from kube import Cluster, KubeRouter, free_port
 from test_lifecycle import start_conversations, wait_checkpoint
 from test_shutdown import Held
 
@@ -34,11 +39,10 @@ def children(pid):
     return found
 
 
-class Contained(Router):
+class Inner:
     """Signals go to the router, not to the program that started it and waits for it."""
 
-    def __init__(self, backends, *arguments, **options):
-        super().__init__(backends, *arguments, under=UNSHARE, **options)
+    def look_inside(self):
         self.inner, = children(self.pid)
         with open(f"/proc/{self.inner}/status", encoding="ascii") as file:
             assert "NSpid:\t%d\t1\n" % self.inner in file.read()
@@ -50,6 +54,31 @@ class Contained(Router):
         if self.running():
             os.kill(self.inner, signal.SIGKILL)
         return self.wait()
+
+
+class Contained(Inner, Router):
+    def __init__(self, backends, *arguments, **options):
+        super().__init__(backends, *arguments, under=UNSHARE, **options)
+        self.look_inside()
+
+
+# What the kubelet mounts into a pod, and the router finds there by itself.
+MOUNT_ACCOUNT = """
+set -e
+mount -t tmpfs none /run
+mkdir -p /run/secrets/kubernetes.io/serviceaccount
+cp "$ACCOUNT"/* /run/secrets/kubernetes.io/serviceaccount
+exec "$@"
+"""
+
+
+class ContainedInPod(Inner, KubeRouter):
+    def __init__(self, cluster, account, port, *arguments, **options):
+        environment = {"ACCOUNT": str(account), "KUBERNETES_SERVICE_HOST": "127.0.0.1",
+                       "KUBERNETES_SERVICE_PORT": str(cluster.server.port)}
+        super().__init__("/nowhere", port, *arguments, environment=environment,
+                         under=(*UNSHARE, "sh", "-c", MOUNT_ACCOUNT, "sh"), **options)
+        self.look_inside()
 
 
 def homes(router, talks):
@@ -75,6 +104,45 @@ def test_restarts_in_the_container_bring_the_state_back(world):
     assert homes(router, talks) == expected
     assert get(router, "/ready").status == 200
     wait_until(lambda: not children(router.inner), what="no children")
+    assert router.terminate() == 0
+
+
+def test_restarts_in_a_pod_bring_pods_and_state_back(world, tmp_path):
+    authority = Authority(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.sign("api"))
+    cluster = Cluster(world, tls=context, token="first")
+    port = free_port()
+    for number in range(3):
+        engine = world.engine(*FAST, "--host", f"127.0.0.{number + 2}", name=f"e{number}", port=port)
+        cluster.pod(engine.name, f"127.0.0.{number + 2}")
+    account = tmp_path / "account"
+    account.mkdir()
+    (account / "token").write_text("first")
+    (account / "namespace").write_text("llm")
+    shutil.copy(authority.path, account / "ca.crt")
+    arguments = ["--checkpoint-interval", "50ms", "--reload-timeout", "5s"]
+    store = world.store()
+
+    def start():
+        router = world.keep(ContainedInPod(cluster, account, port, *arguments, store=store))
+        wait_until(lambda: get(router, "/ready").status == 200, what="/ready")
+        assert router.find_lines("as the pod's service account says")
+        return router
+
+    router = start()
+    talks = start_conversations(router, 8)
+    expected = [home for _, home in talks]
+    router.signal(signal.SIGTERM)
+    assert router.wait() == 0
+    cluster.token = "second"  # Rotated meanwhile.
+    (account / "token").write_text("second")
+    router = start()
+    assert homes(router, talks) == expected
+    wait_checkpoint(router)
+    router.kill()
+    router = start()
+    assert homes(router, talks) == expected
     assert router.terminate() == 0
 
 

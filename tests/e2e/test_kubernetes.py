@@ -458,6 +458,24 @@ def test_one_that_answers_no_longer_keeps_the_models_it_had(world):
     place.pods[0].released.set()
 
 
+def test_a_pod_whose_models_have_no_end_does_not_hold_up_others(world):
+    place = Place(world, 3)
+    place.tell(0)
+    place.tell(1)
+    router = place.router()
+    wait_serving(router, place.urls(0, 1))
+    for turn in range(17):  # 4,352 names; 4,096 is all the router has numbers for.
+        lines = router.line_count()
+        place.pods[0].models = [f"model-{turn}-{number}" for number in range(256)]
+        place.tell(0, ready=False)
+        place.tell(0)
+        router.wait_line("Backend .* has come", start=lines)
+    router.wait_line(f"Kubernetes: [0-9]+ models of {place.pods[0].url} are left out")
+    place.tell(2)
+    wait_serving(router, place.urls(0, 1, 2))
+    assert engines_asked(router) == {"pod-1", "pod-2"}
+
+
 def test_pods_that_sleep_get_nothing(world):
     place = Place(world)
     place.pods[1].sleeping = True
