@@ -24,6 +24,11 @@ void sim_compare(const struct sim_command *command);
 /* Figures of the Mooncake trace that are known: does the simulator find them? */
 void sim_yardsticks(const struct sim_command *command);
 
+/* Hits and latency against bytes of trie and store. */
+void sim_memory(const struct sim_command *command);
+/* The minutes after the router was killed, with its store and without. */
+void sim_restart(const struct sim_command *command);
+
 /* Is `name` in the list? NULL: all are. */
 bool sim_is_named(const char *list, const char *name);
 double sim_median(double *values, size_t count); /* Sorts them. count > 0. */

@@ -26,6 +26,7 @@ enum {
     MULTIROUND_USER_TOKENS = 20000,
     PR711_USERS = 100,
     PR711_ROUNDS = 5,
+    RETURNING_USERS = 3000,
     ROUND_ANSWER_TOKENS = 100,
     ROUND_QUESTION_TOKENS = 20,
 };
@@ -324,5 +325,14 @@ void sim_pr711(struct sim_workload *workload, const struct sim_generate *how)
 {
     struct rounds rounds = {
         .users = PR711_USERS, .count = PR711_ROUNDS, .least_tokens = 8000, .most_tokens = 64000};
+    ask_in_rounds(workload, how, &rounds);
+}
+
+void sim_returning(struct sim_workload *workload, const struct sim_generate *how)
+{
+    struct rounds rounds = {.users = RETURNING_USERS,
+                            .count = PR711_ROUNDS,
+                            .least_tokens = 8000,
+                            .most_tokens = 64000};
     ask_in_rounds(workload, how, &rounds);
 }

@@ -39,5 +39,7 @@ sim_generator sim_multiround;
 /* Pull request 711: 100 users at a time, 5 rounds each, every one with a system prompt of 8k to 64k
  * tokens of its own. rate: requests. */
 sim_generator sim_pr711;
+/* The same with 3,000 users at a time, who come back after minutes. */
+sim_generator sim_returning;
 
 #endif

@@ -16,6 +16,8 @@ static const char usage[] =
     "  compare      every policy on every case; medians over the seeds\n"
     "  quick        the same on a few short cases: seconds\n"
     "  yardsticks   known figures of the Mooncake trace, measured here (needs --traces)\n"
+    "  memory       hit rate and TTFT against the trie's budget and the store's cap: minutes\n"
+    "  restart      hit rate and TTFT after the router is killed, with a store and without\n"
     "  list         the cases and policies\n"
     "\n"
     "  --cases A,B      only these\n"
@@ -122,6 +124,8 @@ int main(int argc, char **argv)
         void (*run)(const struct sim_command *command);
     } commands[] = {{"compare", "Routing policies, simulated", sim_compare},
                     {"quick", "Routing policies, simulated: short cases", sim_compare},
+                    {"memory", "The value of memory, simulated", sim_memory},
+                    {"restart", "The value of restart, simulated", sim_restart},
                     {"yardsticks", "Known figures, simulated", sim_yardsticks}};
     struct sim_command command = {.seed = 1, .seed_count = 5, .seconds_factor = 1};
     const char *json = NULL;

@@ -1,11 +1,15 @@
 #include "bench/sim/run.h"
 
+#include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 
 #include "base/check.h"
 
-enum { HASHES_MAX = 1 << 16 };
+enum { HASHES_MAX = 1 << 16, PATH_BYTES = 4096, COPY_BYTES = 1 << 16 };
 
 /* A request on its way. */
 struct flight {
@@ -28,8 +32,9 @@ struct world {
     uint64_t now_ns;
     uint64_t end_ns; /* Of the last answer so far. */
     size_t fault_next;
-    uint64_t second_next; /* The next virtual second with something to do. */
-    struct list homeless; /* Requests that no engine was up for. */
+    uint64_t second_next;  /* The next virtual second with something to do. */
+    char kept[PATH_BYTES]; /* Folder with the store as a kill leaves it; empty: none. */
+    struct list homeless;  /* Requests that no engine was up for. */
     struct sim_result *result;
 };
 
@@ -161,7 +166,36 @@ static void send_again(struct world *world, struct list *lost)
 
 /* ---- Faults ---- */
 
-static struct sim_router *make_router(const struct sim_setup *setup, bool with_store)
+static void copy_file(const char *from, const char *to)
+{
+    static char bytes[COPY_BYTES];
+    FILE *in = fopen(from, "re");
+    FILE *out = in == NULL ? NULL : fopen(to, "we");
+    size_t size = 0;
+    bool ok = out != NULL;
+    while (ok && (size = fread(bytes, 1, sizeof bytes, in)) > 0) {
+        ok = fwrite(bytes, 1, size, out) == size;
+    }
+    ok = out != NULL && fclose(out) == 0 && ok && ferror(in) == 0;
+    if (!ok) {
+        sim_fail(to, strerror(errno));
+    }
+    (void)fclose(in); /* Read only. */
+}
+
+/* A checkpoint is over and nothing is written: what a kill would leave from here on. */
+static void keep_store(struct world *world)
+{
+    char from[PATH_BYTES + 16];
+    char to[PATH_BYTES + 16];
+    (void)snprintf(world->kept, sizeof world->kept, "%s/killed", world->setup->store_directory);
+    (void)mkdir(world->kept, 0700); /* If it cannot be made, the copy fails. */
+    (void)snprintf(from, sizeof from, "%s/data.mdb", world->setup->store_directory);
+    (void)snprintf(to, sizeof to, "%s/data.mdb", world->kept);
+    copy_file(from, to);
+}
+
+static struct sim_router *make_router(const struct sim_setup *setup, const char *store_directory)
 {
     struct sim_router_options options = {
         .policy = setup->policy,
@@ -169,7 +203,7 @@ static struct sim_router *make_router(const struct sim_setup *setup, bool with_s
         .seed = setup->seed,
         .budget_bytes = setup->budget_bytes == 0 ? SIM_BUDGET_UNBOUNDED : setup->budget_bytes,
         .capacity_bytes = setup->engine.engine.kv_tokens * ROUTE_BYTES_PER_TOKEN,
-        .store_directory = with_store ? setup->store_directory : NULL,
+        .store_directory = store_directory,
         .store_bytes = setup->store_bytes};
     return sim_router_new(&options);
 }
@@ -210,7 +244,7 @@ static void come_back(struct world *world)
     }
 }
 
-/* Its clients are cut off and ask again. What it wrote to its store by then is there. */
+/* Its clients are cut off and ask again. */
 static void restart_router(struct world *world, struct list *lost)
 {
     const struct sim_setup *setup = world->setup;
@@ -218,7 +252,8 @@ static void restart_router(struct world *world, struct list *lost)
         drop_engine(world, i, true, lost);
     }
     sim_router_free(world->router);
-    world->router = make_router(setup, !setup->loses_store);
+    world->router =
+        make_router(setup, setup->loses_store || world->kept[0] == '\0' ? NULL : world->kept);
     for (uint32_t i = 0; i < setup->engine_count; i++) {
         sim_router_set_up(world->router, i, world->up_ns[i] == 0);
         sim_router_on_restart(world->router, i, world->generation[i]);
@@ -255,6 +290,11 @@ static void tick(struct world *world)
         world->result->trie_bytes_most = state.trie.bytes_used;
     }
     sim_router_checkpoint(world->router);
+    const struct sim_fault *next = &world->setup->faults[world->fault_next];
+    if (world->setup->store_directory != NULL && world->fault_next < world->setup->fault_count &&
+        next->kind == SIM_ROUTER_RESTARTS && next->at_ns <= world->now_ns + SIM_NS_PER_S) {
+        keep_store(world);
+    }
     come_back(world);
     if (!list_empty(&world->homeless)) {
         struct list again;
@@ -395,7 +435,7 @@ void sim_run(const struct sim_setup *setup, struct sim_result *out)
         .outcomes = sim_alloc(setup->workload->request_count, sizeof *out->outcomes)};
     list_init(&world.homeless);
     struct sim_engine_events events = {.on_first = on_first, .on_done = on_done, .user = &world};
-    world.router = make_router(setup, true);
+    world.router = make_router(setup, setup->store_directory);
     for (uint32_t i = 0; i < engines; i++) {
         world.engines[i] = sim_engine_new(&setup->engine, &events);
         world.next_ns[i] = UINT64_MAX;

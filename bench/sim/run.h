@@ -24,8 +24,9 @@ struct sim_setup {
     struct sim_engine_options engine;
     uint64_t seed;               /* Of the router; the workload has its own. */
     size_t budget_bytes;         /* 0: SIM_BUDGET_UNBOUNDED. */
-    const char *store_directory; /* NULL: none. After a fault it is opened again ... */
-    bool loses_store;            /* ... unless this is set: then the new router is empty. */
+    const char *store_directory; /* NULL: none. A router that restarts finds what was there at the
+                                    last whole second before ... */
+    bool loses_store;            /* ... unless this is set: then it is empty. */
     uint64_t store_bytes;
     struct sim_fault faults[SIM_FAULTS_MAX]; /* In order of time. */
     size_t fault_count;
