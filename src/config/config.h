@@ -108,6 +108,7 @@ struct config {
     uint64_t k8s_watch_ns; /* 0: by chance. */
     uint64_t k8s_relist_ns;
     uint64_t k8s_models_ns;
+    const char *k8s_known_models; /* Separated by commas; NULL: none. */
     uint64_t k8s_probe_timeout_ns;
     struct config_backend *backends; /* Those of --static-backends. */
     size_t backend_count;

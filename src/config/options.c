@@ -237,6 +237,15 @@ const struct option options[OPTION_ID_COUNT] = {
                                     .field = FIELD(k8s_models_ns),
                                     .help = "How often each is asked for its models, and whether "
                                             "it sleeps; besides when its pod changes."},
+    [OPTION_K8S_KNOWN_MODELS] = {.flag = "--k8s-known-models",
+                                 .variable = "VLLM_ROUTER_KNOWN_MODELS",
+                                 .metavar = "MODEL,MODEL,...",
+                                 .kind = OPTION_TEXT,
+                                 .fallback_note = "those of the store",
+                                 .may_be_empty = true,
+                                 .field = FIELD(k8s_known_models),
+                                 .help = "Models that are answered 503 with Retry-After instead of "
+                                         "404 while nobody serves them, besides those known once."},
     [OPTION_K8S_PROBE_TIMEOUT] = {.flag = "--backend-health-check-timeout-seconds",
                                   .metavar = "DURATION",
                                   .kind = OPTION_DURATION,

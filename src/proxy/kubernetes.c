@@ -7,6 +7,7 @@
 #include "discovery/discovery.h"
 #include "metrics/metrics.h"
 #include "proxy/backends.h"
+#include "proxy/models.h"
 
 static struct log *log_of(struct router *router)
 {
@@ -103,6 +104,11 @@ bool kubernetes_start(struct router *router)
         return true;
     }
     struct worker *first = &router->workers[0];
+    if (config->k8s_known_models != NULL) {
+        hashtrie_lock(router->trie);
+        models_know(router, span_of(config->k8s_known_models));
+        hashtrie_unlock(router->trie);
+    }
     struct kube_options options = {.services = config->k8s_services,
                                    .namespace = config->k8s_namespace,
                                    .selector =

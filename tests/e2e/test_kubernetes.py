@@ -594,6 +594,14 @@ def test_a_router_that_restarts_knows_which_models_there_were(world):
     wait_until(lambda: chat(router, "x").status == 200)
 
 
+def test_models_may_be_known_before_any_pod_is(world):
+    place = Place(world, 0)
+    router = place.router("--k8s-known-models", "org/llama, other")
+    wait_ready(router)
+    assert [chat(router, "x", model=model).status for model in ("org/llama", "other", "third")] == [
+        503, 503, 404]
+
+
 # ---- Services ----
 
 
