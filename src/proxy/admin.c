@@ -116,7 +116,7 @@ static bool is_served_at(const struct request *request, struct span path)
         return own || span_is(path, "/health") || span_is(path, "/ready") ||
                span_is(path, "/version");
     }
-    return !own || request->worker->router->config->admin_port == 0;
+    return !own || !request->worker->router->has_admin_port;
 }
 
 bool admin_serve(struct request *request, struct span method, struct span path)

@@ -22,15 +22,22 @@ static void on_starved(void *user, bool starved)
     }
 }
 
-static bool add_listener(struct worker *worker, enum net_status status,
-                         struct net_listener *listener)
+static void add_listener(struct worker *worker, struct net_listener *listener)
 {
-    if (status == NET_OK) {
-        net_listener_set_tls(listener, worker->router->client_tls);
-        net_listener_on_starved(listener, on_starved);
-        worker->listeners[worker->listener_count++] = listener;
-    }
-    return status == NET_OK;
+    net_listener_set_tls(listener, worker->router->client_tls);
+    net_listener_on_starved(listener, on_starved);
+    worker->listeners[worker->listener_count++] = listener;
+}
+
+/* On the first loop, without TLS. */
+static void add_admin_listener(struct router *router, struct net_listener *listener,
+                               const char *host, uint16_t port)
+{
+    struct worker *first = &router->workers[0];
+    first->listeners[first->listener_count++] = listener;
+    router->has_admin_port = true;
+    log_write(router->log, LOG_INFO, "/admin/* and /metrics are served at %s:%u alone", host,
+              (unsigned)port);
 }
 
 void worker_unlisten(struct worker *worker)
@@ -45,35 +52,65 @@ void worker_unlisten(struct worker *worker)
 
 /* ---- Passed sockets ---- */
 
-static bool listen_at_passed(struct router *router, const struct service_sockets *sockets,
-                             unsigned number)
+/* Stands for --admin-port. systemd: FileDescriptorName=admin. */
+static bool is_for_admin(struct span name)
 {
-    int descriptor = SERVICE_SOCKET_FIRST + (int)number;
-    struct span name = service_socket_name(sockets, number);
-    enum net_status status = net_listening_address(descriptor, &router->listening);
+    return span_is(name, "admin");
+}
+
+static enum net_status accept_on_all(struct router *router, int descriptor)
+{
+    for (size_t i = 0; i < router->worker_count; i++) {
+        struct worker *worker = &router->workers[i];
+        struct net_listener *listener = NULL;
+        enum net_status status = net_listen_passed(worker->loop, descriptor, ROUTER_BACKLOG,
+                                                   conn_accept, worker, &listener);
+        if (status != NET_OK) {
+            return status;
+        }
+        add_listener(worker, listener);
+    }
+    router->listens_at_passed = true;
+    return NET_OK;
+}
+
+static enum net_status accept_admin(struct router *router, int descriptor,
+                                    const struct net_address *address)
+{
+    struct worker *first = &router->workers[0];
+    struct net_listener *listener = NULL;
+    enum net_status status = net_listen_passed(first->loop, descriptor, ROUTER_BACKLOG,
+                                               conn_accept_admin, first, &listener);
+    if (status == NET_OK) {
+        add_admin_listener(router, listener, address->host, address->port);
+    }
+    return status;
+}
+
+static bool listen_at_passed(struct router *router, int descriptor, struct span name)
+{
+    struct net_address address;
+    enum net_status status = net_listening_address(descriptor, &address);
     if (status != NET_OK) {
         log_write(router->log, LOG_ERROR,
                   "The socket passed as descriptor %d (%.*s) is no listening TCP socket",
                   descriptor, (int)name.size, name.data);
         return false;
     }
-    for (size_t i = 0; i < router->worker_count; i++) {
-        struct worker *worker = &router->workers[i];
-        struct net_listener *listener = NULL;
-        status = net_listen_passed(worker->loop, descriptor, ROUTER_BACKLOG, conn_accept, worker,
-                                   &listener);
-        if (!add_listener(worker, status, listener)) {
-            log_write(router->log, LOG_ERROR,
-                      "Cannot listen on the socket passed as descriptor %d: %s", descriptor,
-                      net_status_text(status));
-            return false;
-        }
+    bool admin = is_for_admin(name);
+    status = admin ? accept_admin(router, descriptor, &address) : accept_on_all(router, descriptor);
+    if (status != NET_OK) {
+        log_write(router->log, LOG_ERROR, "Cannot listen on the socket passed as descriptor %d: %s",
+                  descriptor, net_status_text(status));
+        return false;
+    }
+    if (!admin) {
+        router->listening = address;
     }
     log_write(router->log, LOG_INFO,
-              "Accepting from the socket passed as descriptor %d (%.*s), %s:%u; --host and --port "
-              "do not count",
-              descriptor, (int)name.size, name.data, router->listening.host,
-              (unsigned)router->listening.port);
+              "Accepting from the socket passed as descriptor %d (%.*s), %s:%u; %s not count",
+              descriptor, (int)name.size, name.data, address.host, (unsigned)address.port,
+              admin ? "--admin-port does" : "--host and --port do");
     return true;
 }
 
@@ -83,7 +120,8 @@ static bool listen_at_all_passed(struct router *router, const struct service_soc
 {
     bool listening = true;
     for (unsigned i = 0; i < sockets->count && listening; i++) {
-        listening = listen_at_passed(router, sockets, i);
+        listening = listen_at_passed(router, SERVICE_SOCKET_FIRST + (int)i,
+                                     service_socket_name(sockets, i));
     }
     for (unsigned i = 0; i < sockets->count && listening; i++) {
         (void)close(SERVICE_SOCKET_FIRST + (int)i); /* Nothing was written to it. */
@@ -105,7 +143,9 @@ static enum net_status listen_here(struct worker *worker, uint16_t *port)
     struct net_listener *listener = NULL;
     enum net_status status =
         net_listen(worker->loop, &options, conn_accept, worker, &listener, port);
-    (void)add_listener(worker, status, listener); /* The status tells. */
+    if (status == NET_OK) {
+        add_listener(worker, listener);
+    }
     return status;
 }
 
@@ -130,7 +170,6 @@ static bool listen_at_port(struct router *router)
 
 /* ---- The admin port ---- */
 
-/* On the first loop, without TLS. */
 static bool listen_for_admin(struct router *router)
 {
     const struct config *config = router->config;
@@ -139,9 +178,6 @@ static bool listen_for_admin(struct router *router)
         .host = config->admin_host, .port = config->admin_port, .backlog = ROUTER_BACKLOG};
     struct net_listener *listener = NULL;
     uint16_t port = 0;
-    if (config->admin_port == 0) {
-        return true;
-    }
     enum net_status status =
         net_listen(first->loop, &options, conn_accept_admin, first, &listener, &port);
     if (status != NET_OK) {
@@ -149,9 +185,7 @@ static bool listen_for_admin(struct router *router)
                   config->admin_host, (unsigned)config->admin_port, net_status_text(status));
         return false;
     }
-    first->listeners[first->listener_count++] = listener;
-    log_write(router->log, LOG_INFO, "/admin/* and /metrics are served at %s:%u alone",
-              config->admin_host, (unsigned)port);
+    add_admin_listener(router, listener, config->admin_host, port);
     return true;
 }
 
@@ -164,7 +198,7 @@ bool router_listen(struct router *router)
         log_write(router->log, LOG_ERROR, "Sockets were passed, but %s", problem);
         return false;
     }
-    router->listens_at_passed = sockets.count > 0;
-    return (sockets.count > 0 ? listen_at_all_passed(router, &sockets) : listen_at_port(router)) &&
-           listen_for_admin(router);
+    return listen_at_all_passed(router, &sockets) &&
+           (router->listens_at_passed || listen_at_port(router)) &&
+           (router->has_admin_port || router->config->admin_port == 0 || listen_for_admin(router));
 }

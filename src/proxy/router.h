@@ -93,6 +93,7 @@ struct router {
     char *admin_key;              /* Owned; NULL: there is none. */
     struct net_address listening; /* The last, if sockets were passed. */
     bool listens_at_passed;       /* Sockets whose queues outlive this process. */
+    bool has_admin_port;          /* A listener of their own for the admin paths and the metrics. */
     struct service service;
     const char *status_told;    /* To the service manager. */
     atomic_uint others_running; /* Workers besides the first, whose loop outlives theirs. */

@@ -68,6 +68,36 @@ def test_sockets_for_another_process_are_left_alone(world):
         assert get(router, "/ready").status == 200
 
 
+@pytest.mark.smoke
+def test_two_routers_share_a_passed_admin_socket(world):
+    """Both have --admin-port, which only one of them could have."""
+    engine = world.engine()
+    with listening() as web, listening() as admin:
+        address = admin.getsockname()
+        options = {"sockets": [admin, web], "environment": {"LISTEN_FDNAMES": "admin:web"}}
+        first = world.router([engine], "--admin-port", address[1], **options)
+        assert first.port == web.getsockname()[1]
+        second = world.router([engine], "--admin-port", address[1], **options)
+        for router in (first, second):
+            assert get(router, "/metrics").status == 404  # Not where clients are.
+            with Connection(address) as connection:
+                assert connection.ask("GET", "/metrics").status == 200
+            with Connection(address) as connection:
+                assert connection.ask("POST", "/v1/chat/completions").status == 404
+            assert router.terminate() == 0
+
+
+def test_an_admin_socket_alone_leaves_the_port_to_the_router(world):
+    with listening() as admin:
+        router = world.router([world.engine()], sockets=[admin],
+                              environment={"LISTEN_FDNAMES": "admin"})
+        assert router.port != admin.getsockname()[1]
+        assert get(router, "/ready").status == 200
+        assert get(router, "/metrics").status == 404
+        with Connection(admin.getsockname()) as connection:
+            assert connection.ask("GET", "/metrics").status == 200
+
+
 # ---- Upgrades ----
 
 class Load:
