@@ -86,7 +86,7 @@ def check_configuration(arguments, folder):
                           capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("name", ["static", "all", "bare"])
+@pytest.mark.parametrize("name", CASES)
 def test_the_router_takes_the_arguments(chart, name, tmp_path):
     _, container = pod(chart, CASES[name])
     for path in ("keys", "tls.crt", "tls.key"):
