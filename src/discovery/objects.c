@@ -1,5 +1,8 @@
 #include "discovery/objects.h"
 
+#include <arpa/inet.h>
+#include <string.h>
+
 /* ---- Texts ---- */
 
 /* A JSON string as objects.h has them. */
@@ -39,12 +42,13 @@ static bool is_true(const struct json_parser *parser, struct json_value value)
 static struct span read_address(const struct json_parser *parser, struct json_value status)
 {
     struct span address = member(parser, status, "podIP", OBJECT_ADDRESS_BYTES_MAX);
-    for (size_t i = 0; i < address.size; i++) {
-        if (strchr("0123456789abcdefABCDEF:.", address.data[i]) == NULL) {
-            return (struct span){0};
-        }
+    char text[OBJECT_ADDRESS_BYTES_MAX + 1] = "";
+    unsigned char parsed[sizeof(struct in6_addr)];
+    if (address.size > 0) {
+        memcpy(text, address.data, address.size);
     }
-    return address;
+    bool fine = inet_pton(AF_INET, text, parsed) == 1 || inet_pton(AF_INET6, text, parsed) == 1;
+    return fine ? address : (struct span){0};
 }
 
 /* All containers are ready, and there is one. *restarts: see pod.restarts. */
@@ -129,6 +133,19 @@ bool object_read_pod(const struct json_parser *parser, struct json_value object,
 
 /* ---- Services ---- */
 
+/* What a service may be called: it becomes the host of a URL. */
+static bool is_host_name(struct span name)
+{
+    for (size_t i = 0; i < name.size; i++) {
+        char byte = name.data[i];
+        bool fine = (byte >= 'a' && byte <= 'z') || (byte >= '0' && byte <= '9') || byte == '-';
+        if (!fine) {
+            return false;
+        }
+    }
+    return name.size > 0 && name.size <= OBJECT_LABEL_BYTES_MAX;
+}
+
 bool object_read_service(const struct json_parser *parser, struct json_value object,
                          struct service *out)
 {
@@ -143,7 +160,7 @@ bool object_read_service(const struct json_parser *parser, struct json_value obj
     if (out->model.size == 0) {
         out->model = label(parser, metadata, "model");
     }
-    return out->name.size > 0;
+    return is_host_name(out->name);
 }
 
 bool object_read_slice(const struct json_parser *parser, struct json_value object,

@@ -45,7 +45,7 @@ struct slice {
     bool ready; /* One of them is. */
 };
 
-/* False: it has no name. */
+/* False: it has no name; a service: none that may be a host's. */
 bool object_read_pod(const struct json_parser *parser, struct json_value object, struct pod *out);
 bool object_read_service(const struct json_parser *parser, struct json_value object,
                          struct service *out);

@@ -87,6 +87,8 @@ static void readiness_needs_all_containers_an_address_and_no_deletion(void **sta
         {"{" META() ",\"status\":{\"podIP\":\"10.0.0.7\\r\\n\",\"containerStatuses\":[" READY "]}}",
          false},
         {"{" META() ",\"status\":{\"podIP\":\"fd00::7\",\"containerStatuses\":[" READY "]}}", true},
+        {"{" META() ",\"status\":{\"podIP\":\"::::\",\"containerStatuses\":[" READY "]}}", false},
+        {"{" META() ",\"status\":{\"podIP\":\"abc\",\"containerStatuses\":[" READY "]}}", false},
         {"{" META() "}", false},
         {"{" META() ",\"status\":[]}", false},
     };
@@ -176,6 +178,8 @@ static void a_service_is_as_ready_as_its_slices(void **state)
     assert_true(object_read_service(
         parser, parse("{" META(",\"labels\":{\"model\":\"b\"}") ",\"spec\":{}}"), &service));
     assert_true(span_is(service.model, "b"));
+    assert_false(object_read_service(parser, parse("{\"metadata\":{\"name\":\"a/b\"}}"), &service));
+    assert_false(object_read_service(parser, parse("{\"metadata\":{\"name\":\"A.b\"}}"), &service));
     static const struct {
         const char *endpoints;
         bool ready;
