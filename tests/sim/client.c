@@ -77,8 +77,9 @@ static void on_send(void *user)
         return;
     }
     if (request->expects && !client->got_continue && request->size_sent == request->head_size) {
-        if (client->sim->profile.calm && client->sending == client->answering &&
-            client->sim->signalled_ns == 0) {
+        bool waited_in_turn = client->sending == client->answering &&
+                              net_now_ns() - client->turn_ns >= CONTINUE_WAIT_NS;
+        if (client->sim->profile.calm && waited_in_turn && client->sim->signalled_ns == 0) {
             sim_fail("request %zu: is not told to go on", request->number);
         }
         client->got_continue = true; /* It has waited for long enough. */
@@ -185,6 +186,7 @@ static void plan_read(struct sim_client *client)
 static void next_request(struct sim_client *client, const struct sim_request *request)
 {
     client->answering++;
+    client->turn_ns = net_now_ns();
     client->last_answer = client->answer.close || request->kind == SIM_MALFORMED;
     sim_message_reset(&client->answer,
                       !is_last(client) && client->requests[client->answering]->to_head);

@@ -101,6 +101,7 @@ struct sim_client {
     size_t request_count;
     size_t sending;   /* Index. */
     size_t answering; /* Index. */
+    uint64_t turn_ns; /* Since when: the answers before have come. */
     struct sim_message answer;
     bool pipelines;
     bool over;        /* The script has closed. */
