@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from conftest import HERE, tool
-from harness import Engine, Router, wait_until
+from harness import Engine, Router, Server, binary, wait_until
 from prometheus import scrape
 
 METRIC = re.compile(r"\b((?:hashtrie_|vllm:|process_)[a-zA-Z0-9_:]+)(?:\{([^}]*)\})?")
@@ -38,19 +38,36 @@ def dashboard_expressions(folder):
     return [target["expr"] for panel in load_dashboard(folder)["panels"] for target in panel.get("targets", [])]
 
 
+NO_CLUSTER = """
+apiVersion: v1
+kind: Config
+current-context: c
+contexts: [{name: c, context: {cluster: c, user: u}}]
+clusters: [{name: c, cluster: {server: "http://127.0.0.1:1"}}]
+users: [{name: u, user: {}}]
+"""
+
+
 @pytest.fixture(name="metrics", scope="module")
 def all_metrics(tmp_path_factory):
-    """What a router with a store and an engine exports."""
-    engine = Engine("--prefill-tps", "1000000", "--decode-ms", "1")
+    """What two routers export: one with a store and an engine, and one that asks for pods."""
+    folder = tmp_path_factory.mktemp("router")
+    (folder / "kubeconfig").write_text(NO_CLUSTER)
+    started = []
     try:
-        router = Router([engine], store=str(tmp_path_factory.mktemp("store")))
-        try:
-            wait_until(lambda: scrape(router).total("hashtrie_engine_metrics_up") == 1, what="the engine was asked")
-            yield scrape(router)
-        finally:
-            assert router.terminate() == 0
+        started.append(Engine("--prefill-tps", "1000000", "--decode-ms", "1"))
+        started.append(Router(started[:1], store=str(folder / "store")))
+        started.append(Server([binary("hashtrie-router"), "--host", "127.0.0.1", "--port", "0", "--no-store",
+                               "--service-discovery", "k8s", "--k8s-label-selector", "a=b"],
+                              environment={"KUBECONFIG": str(folder / "kubeconfig")}))
+        wait_until(lambda: scrape(started[1]).total("hashtrie_engine_metrics_up") == 1, what="the engine was asked")
+        metrics, pods = scrape(started[1]), scrape(started[2])
+        metrics.types.update(pods.types)
+        metrics.samples.update(pods.samples)
+        yield metrics
     finally:
-        engine.terminate()
+        statuses = [program.terminate() for program in reversed(started)]
+    assert not any(statuses)
 
 
 def used_metrics(expressions):
