@@ -138,6 +138,7 @@ struct command {
     uint64_t seed;
     double rate; /* 0: the case's own; so are these. */
     double seconds;
+    double length;
     bool describe;
 };
 
@@ -160,6 +161,7 @@ static _Noreturn void usage(int status)
                 "  --rate R              instead of the case's own; of conversations: requests a "
                 "second\n"
                 "  --seconds S           likewise\n"
+                "  --length X            the case X times as long (1)\n"
                 "  --speed X             arrivals come X times as fast (1)\n"
                 "  --chat                as messages instead of one prompt\n"
                 "  --model NAME          (mock-model)\n"
@@ -185,6 +187,7 @@ static double *real_option(struct command *command, const char *name)
     } options[] = {
         {"--rate", &command->rate},
         {"--seconds", &command->seconds},
+        {"--length", &command->length},
         {"--speed", &command->replay.speed},
         {"--timeout", &command->replay.timeout_s},
     };
@@ -256,6 +259,7 @@ static struct sim_case find_case(const struct command *command)
     }
     which.rate = command->rate > 0 ? command->rate : which.rate;
     which.seconds = command->seconds > 0 ? command->seconds : which.seconds;
+    which.seconds *= command->length;
     return which;
 }
 
@@ -289,8 +293,8 @@ static int describe(const struct command *command)
 
 int main(int argc, char **argv)
 {
-    struct command command = {.replay = {.model = "mock-model", .speed = 1, .timeout_s = 60},
-                              .seed = 1};
+    struct command command = {
+        .replay = {.model = "mock-model", .speed = 1, .timeout_s = 60}, .seed = 1, .length = 1};
     read_options(argc, argv, &command);
     if (command.describe) {
         return describe(&command);

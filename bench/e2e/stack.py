@@ -70,16 +70,21 @@ class Stack:
         self.router_options = router_options
         self.folder = tempfile.TemporaryDirectory(prefix="hashtrie-bench-")
         self.engines, self.router, self.router_port = [], None, free_port()
+        self.log = os.path.join(self.folder.name, "router.log")
         self.samples = []  # (seconds since load began, what process_figures() and /metrics say)
         self.cpu_before = 0.0  # Of routers that are gone.
 
     def program(self, name):
         return os.path.join(self.programs, name)
 
-    def spawn(self, name, *options):
-        return subprocess.Popen([self.program(name), *options], stdout=subprocess.PIPE,
+    def spawn(self, name, *options, output=subprocess.PIPE):
+        return subprocess.Popen([self.program(name), *options], stdout=output,
                                 stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
                                 cwd=self.folder.name)
+
+    def router_broke(self, what):
+        with open(self.log, encoding="utf-8", errors="replace") as file:
+            return Broken(f"hashtrie-router {what}: {file.read()[-2000:]}")
 
     def __enter__(self):
         try:
@@ -99,16 +104,16 @@ class Stack:
         urls = ",".join(f"http://127.0.0.1:{port}" for port in self.ports)
         options = [option.replace("{folder}", self.folder.name) for option in self.router_options]
         interval_s = max(0.1, 30 / self.speed)
-        process = self.spawn(
-            "hashtrie-router", "--host", "127.0.0.1", "--port", str(self.router_port),
-            "--static-backends", urls, "--static-models", ",".join([MODEL] * len(self.ports)),
-            "--engine-stats-interval", f"{interval_s:.3f}s", "--upstream-idle-timeout", "50s",
-            *options)
-        self.router = process
+        with open(self.log, "a", encoding="utf-8") as log:
+            self.router = self.spawn(
+                "hashtrie-router", "--host", "127.0.0.1", "--port", str(self.router_port),
+                "--static-backends", urls, "--static-models", ",".join([MODEL] * len(self.ports)),
+                "--engine-stats-interval", f"{interval_s:.3f}s", "--upstream-idle-timeout", "50s",
+                *options, output=log)
         deadline = time.monotonic() + START_S
-        while not self.metrics():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise Broken(f"hashtrie-router did not start: {process.stdout.read()}")
+        while not self.metrics():  # Nothing else tells when it listens.
+            if self.router.poll() is not None or time.monotonic() > deadline:
+                raise self.router_broke("did not start")
             time.sleep(0.002)
 
     def kill_router(self):
@@ -129,6 +134,8 @@ class Stack:
                 for name, tier, value in GAUGE.findall(text)}
 
     def sample(self, since, figures):
+        if self.router.poll() is not None:
+            raise self.router_broke(f"ended with {self.router.returncode}")
         cpu, resident = process_figures(self.router.pid)
         self.samples.append({"at": time.monotonic() - since, "cpu": self.cpu_before + cpu,
                              "resident": resident, **figures})
