@@ -291,7 +291,8 @@ bool sim_router_send(struct sim_router *router, const struct sim_prompt *prompt,
     if (!chosen) {
         return false;
     }
-    route_request_sent(router->fleet, choice.endpoint, choice.uncached_bytes);
+    route_request_sent(router->fleet, choice.endpoint, choice.uncached_bytes,
+                       (uint64_t)request->prompt_tokens * request->token_bytes);
     router->active_bytes[choice.endpoint] +=
         (uint64_t)request->prompt_tokens * request->token_bytes;
     *out = (struct sim_route){.engine = choice.endpoint,
@@ -315,7 +316,8 @@ void sim_router_on_end(struct sim_router *router, const struct sim_request *requ
     if (!had_first) {
         route_request_prefilled(router->fleet, route->engine, route->uncached_bytes);
     }
-    route_request_ended(router->fleet, route->engine);
+    route_request_ended(router->fleet, route->engine,
+                        (uint64_t)request->prompt_tokens * request->token_bytes);
     router->active_bytes[route->engine] -= (uint64_t)request->prompt_tokens * request->token_bytes;
 }
 

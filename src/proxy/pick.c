@@ -154,7 +154,8 @@ static void record_locked(struct request *request, uint64_t now_s)
     size_t endpoint = request->choice.endpoint;
     router->admit.running += request->has_place ? 0 : 1;
     request->has_place = true;
-    route_request_sent(router->fleet, endpoint, request->choice.uncached_bytes);
+    route_request_sent(router->fleet, endpoint, request->choice.uncached_bytes,
+                       request->prompt_bytes);
     if (disagg_decodes(request)) {
         route_request_prefilled(router->fleet, endpoint, request->choice.uncached_bytes);
     }
@@ -340,7 +341,7 @@ static void take_load_off(const struct request *request)
     if (!request->prefilled) {
         route_request_prefilled(router->fleet, endpoint, request->choice.uncached_bytes);
     }
-    route_request_ended(router->fleet, endpoint);
+    route_request_ended(router->fleet, endpoint, request->prompt_bytes);
 }
 
 /* `keeps_place`: of --max-requests, for it goes on to another engine. */

@@ -87,7 +87,8 @@ static bool endpoints_grow(struct route_fleet *fleet)
 uint64_t fleet_load(const struct route_fleet *fleet, size_t endpoint)
 {
     const struct route_load *load = &fleet->endpoints[endpoint].load;
-    return load->queued_bytes + (uint64_t)load->in_flight * IN_FLIGHT_BYTES;
+    return load->queued_bytes + load->active_bytes / ROUTE_ACTIVE_PARTS +
+           (uint64_t)load->in_flight * IN_FLIGHT_BYTES;
 }
 
 static void update_load_cost(struct route_fleet *fleet, size_t endpoint)
@@ -112,14 +113,28 @@ static size_t free_number(struct route_fleet *fleet)
     return fleet->endpoint_count++;
 }
 
+/* Where number `number`, which is new, begins: nobody is preferred for having come late. */
+static uint64_t mean_sent(const struct route_fleet *fleet, size_t number)
+{
+    uint64_t sum = 0;
+    uint64_t count = 0;
+    for (size_t i = 0; i < fleet->endpoint_count; i++) {
+        if (i != number && fleet->endpoints[i].used) {
+            sum += fleet->endpoints[i].sent_bytes;
+            count++;
+        }
+    }
+    return count == 0 ? 0 : sum / count;
+}
+
 int route_endpoint_add(struct route_fleet *fleet)
 {
     size_t number = free_number(fleet);
     if (number == SIZE_MAX) {
         return -1;
     }
-    fleet->endpoints[number] =
-        (struct route_endpoint){.used = true, .up = true, .roles = ROUTE_ROLES_ALL};
+    fleet->endpoints[number] = (struct route_endpoint){
+        .used = true, .up = true, .roles = ROUTE_ROLES_ALL, .sent_bytes = mean_sent(fleet, number)};
     update_load_cost(fleet, number);
     return (int)number;
 }
@@ -380,12 +395,15 @@ bool route_model_is_served(const struct route_fleet *fleet, size_t model)
 
 /* ---- Load ---- */
 
-void route_request_sent(struct route_fleet *fleet, size_t endpoint, uint64_t uncached_bytes)
+void route_request_sent(struct route_fleet *fleet, size_t endpoint, uint64_t uncached_bytes,
+                        uint64_t prompt_bytes)
 {
     struct route_endpoint *at = &fleet->endpoints[endpoint];
     struct route_load *load = &at->load;
     at->state = at->state == FLEET_HALF_OPEN ? FLEET_PROBED : at->state;
+    at->sent_bytes += uncached_bytes;
     load->queued_bytes += uncached_bytes;
+    load->active_bytes += prompt_bytes;
     load->in_flight++;
     load->in_prefill++;
     update_load_cost(fleet, endpoint);
@@ -400,10 +418,12 @@ void route_request_prefilled(struct route_fleet *fleet, size_t endpoint, uint64_
     update_load_cost(fleet, endpoint);
 }
 
-void route_request_ended(struct route_fleet *fleet, size_t endpoint)
+void route_request_ended(struct route_fleet *fleet, size_t endpoint, uint64_t prompt_bytes)
 {
     struct route_endpoint *at = &fleet->endpoints[endpoint];
     CHECK(at->load.in_flight > at->load.in_prefill); /* Prefilled comes before ended. */
+    CHECK(at->load.active_bytes >= prompt_bytes);
+    at->load.active_bytes -= prompt_bytes;
     at->load.in_flight--;
     at->state = at->state == FLEET_PROBED ? FLEET_HALF_OPEN : at->state; /* Without a verdict. */
     update_load_cost(fleet, endpoint);

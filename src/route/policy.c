@@ -34,20 +34,23 @@ static bool is_excluded(const struct route_query *query, size_t endpoint)
     return false;
 }
 
-/* The cheapest endpoint so far; equal ones are drawn with equal chances. */
+/* The cheapest endpoint so far. Of equal ones that which was sent least, so that caches of an idle
+ * fleet fill alike; else they are drawn with equal chances. */
 struct best {
     size_t endpoint;
     uint64_t cost;
-    uint32_t ties; /* How many had this cost. */
+    uint64_t sent; /* Uncached bytes, ever. */
+    uint32_t ties; /* How many were equal in both. */
 };
 
 static void consider(struct route_fleet *fleet, struct best *best, size_t endpoint, uint64_t cost)
 {
-    if (best->ties > 0 && cost > best->cost) {
+    uint64_t sent = fleet->endpoints[endpoint].sent_bytes;
+    if (best->ties > 0 && (cost > best->cost || (cost == best->cost && sent > best->sent))) {
         return;
     }
-    if (best->ties == 0 || cost < best->cost) {
-        *best = (struct best){.endpoint = endpoint, .cost = cost, .ties = 1};
+    if (best->ties == 0 || cost < best->cost || sent < best->sent) {
+        *best = (struct best){.endpoint = endpoint, .cost = cost, .sent = sent, .ties = 1};
         return;
     }
     best->ties++;
@@ -68,7 +71,7 @@ static uint64_t uncached_cost(const struct route_query *query, uint64_t held)
     return factor * uncached_bytes(query, held);
 }
 
-/* FLEET_DOWN: not a candidate. `desperate`: those ejected are. */
+/* FLEET_DOWN: not a candidate. `desperate`: those ejected are. Without this prompt's share. */
 static uint64_t load_of(const struct route_fleet *fleet, size_t endpoint, bool desperate)
 {
     uint64_t load = fleet->load_cost[endpoint];
@@ -77,6 +80,13 @@ static uint64_t load_of(const struct route_fleet *fleet, size_t endpoint, bool d
         load = fleet_load(fleet, endpoint);
     }
     return load;
+}
+
+/* Each running request's steps become longer by this prompt's context. */
+static uint64_t burden_on(const struct route_fleet *fleet, const struct route_query *query,
+                          size_t endpoint)
+{
+    return query->prompt_bytes / ROUTE_PROMPT_PARTS * fleet->endpoints[endpoint].load.in_flight;
 }
 
 /* The least loaded: what an endpoint that holds nothing costs differs by its load alone. */
@@ -90,7 +100,7 @@ static struct best least_loaded(struct route_fleet *fleet, const struct route_qu
         uint64_t load = load_of(fleet, endpoint, desperate);
         if (load != FLEET_DOWN && (best.ties == 0 || load <= best.cost) &&
             fleet_has_role(fleet, endpoint, query->roles) && !is_excluded(query, endpoint)) {
-            consider(fleet, &best, endpoint, load);
+            consider(fleet, &best, endpoint, load + burden_on(fleet, query, endpoint));
         }
     }
     return best;
@@ -122,7 +132,9 @@ static struct held look_at_holders(struct route_fleet *fleet, const struct route
         }
         held.longest = holder->bytes > held.longest ? holder->bytes : held.longest;
         consider(fleet, best, holder->endpoint,
-                 load_of(fleet, holder->endpoint, desperate) + uncached_cost(query, holder->bytes));
+                 load_of(fleet, holder->endpoint, desperate) +
+                     burden_on(fleet, query, holder->endpoint) +
+                     uncached_cost(query, holder->bytes));
     }
     for (size_t i = 0; i < query->holder_count; i++) {
         if (query->holders[i].endpoint == best->endpoint && query->holders[i].bytes > held.chosen) {

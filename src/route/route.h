@@ -4,12 +4,12 @@
  * A fleet knows the endpoints, the models they serve, and their load. `prefixaware` takes the
  * endpoint with the lowest
  *
- *     queued(e) + 4 x uncached(e) + 3000 tokens x in_flight(e)        (in bytes of prompt key, a
- * token being 4)
+ *     queued(e) + 3 x uncached(e) + active(e) / 10 + (500 tokens + prompt / 20) x in_flight(e)
  *
- * queued: uncached bytes sent to e that it has not prefilled yet; uncached: what e would have to
- * prefill of this request, at least one chunk; in_flight: requests at e that have not ended. Ties
- * are broken at random.
+ * in bytes of prompt key, a token being 4. queued: uncached bytes sent to e that it has not
+ * prefilled yet; uncached: what e would have to prefill of this request, at least one chunk;
+ * in_flight: requests at e that have not ended; active: their prompts; prompt: this one. Of equal
+ * ones that which was sent the fewest uncached bytes so far, then any. Why: README.md.
  *
  * Thread rule: the trie's lock covers the fleet, so that match, pick, insert and load are one step.
  */
@@ -29,9 +29,11 @@ enum {
     ROUTE_MODELS_MAX = 4096,
     ROUTE_HOLDERS_MAX = 64,
     ROUTE_BYTES_PER_TOKEN = 4,
-    ROUTE_UNCACHED_FACTOR = 4,
+    ROUTE_UNCACHED_FACTOR = 3,
     ROUTE_RECEIVED_FACTOR = 1, /* Of what is fetched from another endpoint, not computed. */
-    ROUTE_IN_FLIGHT_TOKENS = 3000,
+    ROUTE_IN_FLIGHT_TOKENS = 500,
+    ROUTE_ACTIVE_PARTS = 10, /* One part of these counts. */
+    ROUTE_PROMPT_PARTS = 20,
     ROUTE_EJECTION_DOUBLINGS = 3,
 };
 
@@ -181,11 +183,12 @@ bool route_has_sound_other(const struct route_fleet *fleet, size_t model, unsign
 /* ---- Load: each request at an endpoint calls sent, then prefilled at most once, then ended once
  * ---- */
 
-void route_request_sent(struct route_fleet *fleet, size_t endpoint, uint64_t uncached_bytes);
+void route_request_sent(struct route_fleet *fleet, size_t endpoint, uint64_t uncached_bytes,
+                        uint64_t prompt_bytes);
 /* Its first body byte has come back (or its time is up, see below): its bytes are no longer queued.
  */
 void route_request_prefilled(struct route_fleet *fleet, size_t endpoint, uint64_t uncached_bytes);
-void route_request_ended(struct route_fleet *fleet, size_t endpoint);
+void route_request_ended(struct route_fleet *fleet, size_t endpoint, uint64_t prompt_bytes);
 
 /*
  * A stream's first body byte came `elapsed_ns` after it was sent, with `queued_bytes` (its own
@@ -202,6 +205,7 @@ uint64_t route_prefill_ns(const struct route_fleet *fleet, size_t endpoint);
 
 struct route_load {
     uint64_t queued_bytes;
+    uint64_t active_bytes; /* Prompts of those in flight. */
     uint32_t in_flight;
     uint32_t in_prefill; /* Of in_flight, not yet prefilled. */
 };

@@ -227,18 +227,19 @@ def test_a_hostile_request_id_cannot_forge_a_log_line(world):
 
 
 @pytest.mark.load
-def test_sixty_conversations_at_once_keep_their_homes(world):
+def test_thirty_conversations_at_once_keep_their_homes(world):
     """
-    100 kB of cached prompt are worth 33 requests in flight at the price of 4 for prefilling them
-    again: more than an engine can be ahead of another here. So nobody has a reason to move.
+    100 kB of cached prompt are worth 300 kB, prefilled again; a request in flight of that size costs
+    17 kB (2 and a tenth of its own prompt, a twentieth of the newcomer's). An engine can be ahead of
+    another by no more than the 16 that live there, so nobody has a reason to move.
     """
     engines = world.engines(3, "--prefill-tps", "1000000", "--decode-ms", "1", "--kv-tokens",
                             "4000000", "--max-batch", "256")
     router = world.router(engines, "--threads", "2", "--max-memory", "256MiB")
-    openings = [conversation(5000 + number, size=100000) for number in range(60)]
-    first = in_parallel(60, lambda number: chat(router, openings[number]))
+    openings = [conversation(5000 + number, size=100000) for number in range(30)]
+    first = in_parallel(30, lambda number: chat(router, openings[number]))
     counts = [[engine_of(answer) for answer in first].count(engine.name) for engine in engines]
-    assert min(counts) >= 8, counts
+    assert min(counts) >= 4 and max(counts) <= 16, counts
 
     def talk(number):
         messages, answer = openings[number], first[number]
@@ -251,6 +252,6 @@ def test_sixty_conversations_at_once_keep_their_homes(world):
                 moves += engine_of(answer) != engine_of(first[number])
         return moves
 
-    assert in_parallel(60, talk) == [0] * 60
+    assert in_parallel(30, talk) == [0] * 30
     wait_until(lambda: scrape(router).total("vllm:num_requests_running") == 0)
     assert get(router, "/health").status == 200

@@ -187,7 +187,7 @@ static void one_that_comes_back_in_time_is_the_same(void **state)
     struct router *router = &fixture.router;
     SET(&fixture, wish("http://a:1", ONE), wish("http://b:1", ONE));
     struct backend *a = router->backends[0];
-    route_request_sent(router->fleet, 0, 128);
+    route_request_sent(router->fleet, 0, 128, 0);
     backend_hold(a);
     SET(&fixture, wish("http://b:1", ONE));
     SET(&fixture, wish("http://a:1", ONE), wish("http://b:1", ONE));

@@ -74,30 +74,32 @@ static void load_outweighs_a_short_match(void **state)
     struct route_query asked = query(10 * CHUNK);
     asked.holders = holders;
     asked.holder_count = 1;
-    route_request_sent(fixture->fleet, 2, 1000);
+    route_request_sent(fixture->fleet, 2, 1000, 0);
     struct route_choice choice = pick(fixture, &asked);
     assert_int_not_equal(choice.endpoint, 2);
     assert_int_equal(choice.outcome, ROUTE_SPREAD);
     assert_int_equal(choice.held_bytes, 0);
     route_request_prefilled(fixture->fleet, 2, 1000);
-    route_request_ended(fixture->fleet, 2);
+    route_request_ended(fixture->fleet, 2, 0);
     assert_int_equal(pick(fixture, &asked).endpoint, 2);
 }
 
-/* The rule of the header, to the byte: a holder wins as long as 4 x what it saves is more than its
+/* The rule of the header, to the byte: a holder wins as long as 3 x what it saves is more than its
  * load. */
 static void the_price_is_as_written(void **state)
 {
     struct fixture *fixture = *state;
-    const uint64_t held = 100 * CHUNK; /* Saves 4 x 12,800 = 51,200. */
+    const uint64_t held = 100 * CHUNK; /* Saves 3 x 12,800 = 38,400. */
     struct route_holder holders[] = {{.endpoint = 1, .bytes = held}};
     struct route_query asked = query(200 * CHUNK);
     asked.holders = holders;
     asked.holder_count = 1;
-    route_request_sent(fixture->fleet, 1,
-                       51200 - 12000 - 1); /* One request in flight costs 12,000. */
+    /* One request in flight costs 2,000, 25,600 / 20 for this prompt, 5,000 / 10 for its own. */
+    route_request_sent(fixture->fleet, 1, 38400 - 2000 - 1280 - 500 - 1, 5000);
     assert_int_equal(pick(fixture, &asked).endpoint, 1);
-    route_request_sent(fixture->fleet, 1, 2);
+    route_request_prefilled(fixture->fleet, 1, 38400 - 2000 - 1280 - 500 - 1);
+    route_request_ended(fixture->fleet, 1, 5000);
+    route_request_sent(fixture->fleet, 1, 38400 - 2000 - 1280 - 500 + 1, 5000);
     assert_int_not_equal(pick(fixture, &asked).endpoint, 1);
 }
 
@@ -109,7 +111,7 @@ static void a_shorter_holder_may_win(void **state)
     struct route_query asked = query(1000 * CHUNK);
     asked.holders = holders;
     asked.holder_count = 2;
-    route_request_sent(fixture->fleet, 0, 100000);
+    route_request_sent(fixture->fleet, 0, 100000, 0);
     struct route_choice choice = pick(fixture, &asked);
     assert_int_equal(choice.endpoint, 1);
     assert_int_equal(choice.outcome, ROUTE_SHORTER);
@@ -130,12 +132,29 @@ static void ties_are_broken_at_random(void **state)
     }
 }
 
+static void of_equal_ones_that_which_was_sent_least_is_taken(void **state)
+{
+    struct fixture *fixture = *state;
+    struct route_query asked = query(10 * CHUNK);
+    int seen[ENDPOINTS] = {0};
+    for (int i = 0; i < 10 * ENDPOINTS; i++) {
+        struct route_choice choice = pick(fixture, &asked);
+        seen[choice.endpoint]++;
+        route_request_sent(fixture->fleet, choice.endpoint, choice.uncached_bytes, 0);
+        route_request_prefilled(fixture->fleet, choice.endpoint, choice.uncached_bytes);
+        route_request_ended(fixture->fleet, choice.endpoint, 0);
+    }
+    for (int i = 0; i < ENDPOINTS; i++) {
+        assert_int_equal(seen[i], 10);
+    }
+}
+
 static void what_all_hold_decides_nothing(void **state)
 {
     struct fixture *fixture = *state;
     struct route_query asked = query(10 * CHUNK);
     asked.all_held_bytes = 8 * CHUNK;
-    route_request_sent(fixture->fleet, 0, 0);
+    route_request_sent(fixture->fleet, 0, 0, 0);
     struct route_choice choice = pick(fixture, &asked);
     assert_int_not_equal(choice.endpoint, 0);
     assert_int_equal(choice.outcome, ROUTE_HOLDER);
@@ -194,7 +213,7 @@ static void prefill_time_is_learned(void **state)
 {
     struct fixture *fixture = *state;
     assert_int_equal(route_prefill_ns(fixture->fleet, 0), 0);
-    route_request_sent(fixture->fleet, 0, 1000);
+    route_request_sent(fixture->fleet, 0, 1000, 0);
     assert_int_equal(route_prefill_ns(fixture->fleet, 0), 0); /* Nothing learned yet. */
     route_learn_prefill(fixture->fleet, 0, 1000, 5000);
     assert_int_equal(route_prefill_ns(fixture->fleet, 0), 5000);
@@ -250,9 +269,9 @@ static size_t share_of_2(struct fixture *fixture, uint64_t now_ns)
 
 static void send_and_fail(struct fixture *fixture, size_t endpoint, uint64_t now_ns)
 {
-    route_request_sent(fixture->fleet, endpoint, CHUNK);
-    route_request_prefilled(fixture->fleet, endpoint, CHUNK);
-    route_request_ended(fixture->fleet, endpoint);
+    route_request_sent(fixture->fleet, endpoint, 0, 0); /* No bytes: it stays as good as others. */
+    route_request_prefilled(fixture->fleet, endpoint, 0);
+    route_request_ended(fixture->fleet, endpoint, 0);
     (void)route_endpoint_failed(fixture->fleet, endpoint, now_ns);
 }
 
@@ -296,15 +315,15 @@ static void one_request_probes_an_endpoint_whose_pause_is_over(void **state)
     route_fleet_set_ejection(fixture->fleet, 1, PAUSE_NS);
     (void)route_endpoint_failed(fixture->fleet, 2, 0);
     assert_true(share_of_2(fixture, PAUSE_NS) > 0);
-    route_request_sent(fixture->fleet, 2, CHUNK);
+    route_request_sent(fixture->fleet, 2, CHUNK, 0);
     for (size_t other = 0; other < ENDPOINTS; other++) { /* The others are busier by far. */
         for (int i = 0; i < 5 && other != 2; i++) {
-            route_request_sent(fixture->fleet, other, CHUNK);
+            route_request_sent(fixture->fleet, other, CHUNK, 0);
         }
     }
     assert_int_equal(share_of_2(fixture, PAUSE_NS), 0); /* The probe is under way. */
     route_request_prefilled(fixture->fleet, 2, CHUNK);
-    route_request_ended(fixture->fleet, 2);
+    route_request_ended(fixture->fleet, 2, 0);
     assert_int_equal(share_of_2(fixture, PAUSE_NS), 200); /* It ended without a verdict. */
     assert_true(route_endpoint_answered(fixture->fleet, 2));
     assert_false(route_endpoint_is_ejected(fixture->fleet, 2));
@@ -372,7 +391,7 @@ static void without_a_limit_nobody_is_ejected(void **state)
 static void load(struct fixture *fixture, size_t endpoint, int requests)
 {
     for (int i = 0; i < requests; i++) {
-        route_request_sent(fixture->fleet, endpoint, 1);
+        route_request_sent(fixture->fleet, endpoint, 1, 0);
     }
 }
 
@@ -380,7 +399,7 @@ static void unload(struct fixture *fixture, size_t endpoint, int requests)
 {
     for (int i = 0; i < requests; i++) {
         route_request_prefilled(fixture->fleet, endpoint, 1);
-        route_request_ended(fixture->fleet, endpoint);
+        route_request_ended(fixture->fleet, endpoint, 0);
     }
 }
 
@@ -543,19 +562,19 @@ static void a_full_endpoint_is_no_candidate(void **state)
         asked.policy = (enum route_policy)policy;
         asked.holders = holders;
         asked.holder_count = 1;
-        route_request_sent(fixture->fleet, 2, CHUNK);
+        route_request_sent(fixture->fleet, 2, CHUNK, 0);
         for (int i = 0; i < 20; i++) {
             assert_int_not_equal(pick(fixture, &asked).endpoint, 2);
         }
-        route_request_sent(fixture->fleet, 0, CHUNK);
-        route_request_sent(fixture->fleet, 1, CHUNK);
+        route_request_sent(fixture->fleet, 0, CHUNK, 0);
+        route_request_sent(fixture->fleet, 1, CHUNK, 0);
         assert_int_equal(pick(fixture, &asked).endpoint, 3);
-        route_request_sent(fixture->fleet, 3, CHUNK);
+        route_request_sent(fixture->fleet, 3, CHUNK, 0);
         assert_false(route_pick(fixture->fleet, &asked, &choice));
         assert_true(route_has_other(fixture->fleet, 0, 0, NULL, 0));
         for (size_t i = 0; i < ENDPOINTS; i++) {
             route_request_prefilled(fixture->fleet, i, CHUNK);
-            route_request_ended(fixture->fleet, i);
+            route_request_ended(fixture->fleet, i, 0);
         }
     }
 }
@@ -572,12 +591,12 @@ static void an_ejected_endpoint_does_not_stand_in_for_a_busy_one(void **state)
     for (size_t i = 1; i < ENDPOINTS; i++) {
         assert_int_equal(route_endpoint_failed(fixture->fleet, i, 0), 1000);
     }
-    route_request_sent(fixture->fleet, 0, CHUNK);
+    route_request_sent(fixture->fleet, 0, CHUNK, 0);
     assert_false(route_pick(fixture->fleet, &asked, &choice));
     route_endpoint_set_up(fixture->fleet, 0, false);
     assert_int_not_equal(pick(fixture, &asked).endpoint, 0);
     route_request_prefilled(fixture->fleet, 0, CHUNK);
-    route_request_ended(fixture->fleet, 0);
+    route_request_ended(fixture->fleet, 0, 0);
 }
 
 int main(void)
@@ -589,6 +608,7 @@ int main(void)
         CASE(the_price_is_as_written),
         CASE(a_shorter_holder_may_win),
         CASE(ties_are_broken_at_random),
+        CASE(of_equal_ones_that_which_was_sent_least_is_taken),
         CASE(what_all_hold_decides_nothing),
         CASE(down_excluded_and_others_models_are_no_candidates),
         CASE(roundrobin_rotates_evenly),
