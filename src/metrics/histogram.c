@@ -17,6 +17,13 @@ const struct metrics_bounds metrics_bounds_route = {16,
                                                      0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1}};
 const struct metrics_bounds metrics_bounds_disk = {
     13, {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}};
+const struct metrics_bounds metrics_bounds_first_token = {
+    20, {0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5,
+         0.75,  1,     2.5,  5,    7.5,  10,   20,   40,  80,   160}};
+const struct metrics_bounds metrics_bounds_between_tokens = {19,
+                                                             {0.01, 0.025, 0.05, 0.075, 0.1, 0.15,
+                                                              0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5,
+                                                              7.5, 10, 20, 40, 80}};
 
 static double double_from_bits(uint64_t bits)
 {
@@ -57,6 +64,12 @@ void metrics_histogram_init(struct metrics_histogram *histogram,
 
 void metrics_histogram_observe(struct metrics_histogram *histogram, double value)
 {
+    metrics_histogram_observe_many(histogram, value, 1);
+}
+
+void metrics_histogram_observe_many(struct metrics_histogram *histogram, double value,
+                                    uint64_t count)
+{
     if (isnan(value)) {
         return;
     }
@@ -64,8 +77,8 @@ void metrics_histogram_observe(struct metrics_histogram *histogram, double value
     while (bucket < histogram->bounds->count && value > histogram->bounds->bounds[bucket]) {
         bucket++;
     }
-    add_count(&histogram->counts[bucket], 1);
-    add_sum(histogram, value);
+    add_count(&histogram->counts[bucket], count);
+    add_sum(histogram, value * (double)count);
 }
 
 void metrics_histogram_merge(struct metrics_histogram *into, const struct metrics_histogram *from)

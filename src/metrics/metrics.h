@@ -96,6 +96,9 @@ struct metrics_bounds {
 extern const struct metrics_bounds metrics_bounds_request; /* 50 ms .. 120 s: whole requests. */
 extern const struct metrics_bounds metrics_bounds_route;   /* 1 us .. 100 ms: routing decisions. */
 extern const struct metrics_bounds metrics_bounds_disk;    /* 1 ms .. 10 s: checkpoints. */
+/* As vLLM has them: */
+extern const struct metrics_bounds metrics_bounds_first_token;    /* 1 ms .. 160 s. */
+extern const struct metrics_bounds metrics_bounds_between_tokens; /* 10 ms .. 80 s. */
 
 struct metrics_histogram {
     const struct metrics_bounds *bounds;              /* Borrowed, static. */
@@ -107,6 +110,8 @@ void metrics_histogram_init(struct metrics_histogram *histogram,
                             const struct metrics_bounds *bounds);
 /* NaN is left out. Only the thread that owns the histogram. */
 void metrics_histogram_observe(struct metrics_histogram *histogram, double value);
+void metrics_histogram_observe_many(struct metrics_histogram *histogram, double value,
+                                    uint64_t count);
 /* Adds what `from` has (any thread's) to `into` (the caller's own); both have the same bounds. */
 void metrics_histogram_merge(struct metrics_histogram *into, const struct metrics_histogram *from);
 /* Takes over counts kept elsewhere: `counts` per bucket, not cumulative, bounds->count + 1 of them.

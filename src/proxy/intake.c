@@ -103,8 +103,11 @@ void request_on_head(struct request *request, const struct http_head *head)
     request->id = http_header(head, "x-request-id");
     if (request->id.size == 0) {
         make_id(request);
+        memcpy(request->log_id, request->id_text, REQUEST_ID_BYTES);
+        request->log_id[REQUEST_ID_BYTES] = '\0';
+    } else {
+        request_log_word(request->id, request->log_id);
     }
-    request_log_word(request->id, request->log_id);
     const char *allowed = NULL;
     struct span path = path_of(request->target);
     bool all = request->worker->router->config->proxy_all_paths && !admin_has(path);

@@ -237,6 +237,9 @@ static void count_choice(struct request *request)
     stats_add(&stats->outcomes[request->choice.outcome], 1);
     stats_add(&stats->prompt_bytes, request->prompt_bytes);
     stats_add(&stats->matched_bytes, request->choice.held_bytes);
+    if (request->series != NULL) {
+        stats_add(&request->series->outcomes[request->choice.outcome], 1);
+    }
     uint64_t routing_ns = net_now_ns() - request->routing_ns - request->waited_ns;
     metrics_histogram_observe(&stats->route_seconds, (double)routing_ns / (double)CLOCK_NS_PER_S);
 }
@@ -268,6 +271,7 @@ void request_on_chosen(struct request *request)
     request->prefilled = disagg_decodes(request);
     request->pair =
         backend_pair(worker->router->backends[request->choice.endpoint], request->model);
+    request->series = backend_series(worker, request->pair);
     request->routed = true;
     if (!answers_when_prefilled(request) && !request->prefilled && request->prefill_ns > 0) {
         net_timer_start(request->prefill, request->prefill_ns);
@@ -332,9 +336,14 @@ static void take_load_off(const struct request *request)
     struct router *router = request->worker->router;
     size_t endpoint = request->choice.endpoint;
     uint64_t now_ns = net_now_ns();
-    if (request->complete) {
+    if (request->complete && request->sm.now == REQUEST_RELAYING) {
+        const struct meter *meter = &request->meter;
         struct recent_sums sums = {.ended = 1,
-                                   .latency_us = (now_ns - request->begin_ns) / CLOCK_NS_PER_US};
+                                   .latency_us = (now_ns - request->begin_ns) / CLOCK_NS_PER_US,
+                                   .streams = meter->first_ns > 0 ? 1 : 0,
+                                   .gaps = meter->gap_count,
+                                   .stream_us =
+                                       (meter->last_ns - meter->first_ns) / CLOCK_NS_PER_US};
         recent_add(&router->backends[endpoint]->recent, router->config->request_stats_window_ns,
                    now_ns, &sums);
     }

@@ -118,7 +118,7 @@ static bool build_answer_head(struct request *request, const struct http_head *h
     request->reusable = head->keep_alive;
     upstream_note_keep_alive(request->upstream, head);
     request->is_sse = is_plain_sse(head);
-    memset(request->body_tail, 0, sizeof request->body_tail);
+    meter_begin(&request->meter, request->series);
     conn->last = conn->last || request->framing == REQUEST_PLAIN;
     bool chunked =
         request->framing == REQUEST_CHUNKED || (request->framing == REQUEST_RAW && head->chunked);
@@ -160,20 +160,6 @@ static bool append_reframed(struct request *request, struct span body)
     return false;
 }
 
-static void keep_tail(struct request *request, struct span body)
-{
-    size_t size = body.size < REQUEST_TAIL_BYTES ? body.size : REQUEST_TAIL_BYTES;
-    memmove(request->body_tail, request->body_tail + size, REQUEST_TAIL_BYTES - size);
-    memcpy(request->body_tail + REQUEST_TAIL_BYTES - size, body.data + body.size - size, size);
-}
-
-/* Behind an empty line, which ends an event. */
-static bool is_between_events(const struct request *request)
-{
-    const char *tail = request->body_tail;
-    return tail[2] == '\n' && (tail[1] == '\n' || (tail[1] == '\r' && tail[0] == '\n'));
-}
-
 static void on_body(struct request *request, struct span body)
 {
     request->body_arrived = request->body_arrived || body.size > 0;
@@ -182,13 +168,18 @@ static void on_body(struct request *request, struct span body)
     } else if (request->framing != REQUEST_RAW && !append_reframed(request, body)) {
         request_fail_try(request, NET_NO_MEMORY);
     } else if (request->is_sse) {
-        keep_tail(request, body);
+        meter_event(&request->meter, body);
+    } else {
+        meter_rest(&request->meter, body);
     }
 }
 
 static void on_message_end(struct request *request, size_t bytes_left)
 {
     request->complete = true;
+    if (!request->is_sse) {
+        meter_turn(&request->meter, true);
+    }
     request->reusable = request->reusable && bytes_left == 0 && request->body_ended;
     if (request->framing == REQUEST_CHUNKED &&
         !buf_append_text(&request->worker->scratch, "0\r\n\r\n")) {
@@ -271,6 +262,9 @@ void relay_parse(struct request *request)
         }
     }
     request->input = (struct span){0};
+    if (request->meter.rest.size > 0) {
+        meter_turn(&request->meter, false);
+    }
     if (request->head_ready) {
         keep_output(request,
                     (struct span){.data = raw_begin, .size = (size_t)(raw_end - raw_begin)});
@@ -297,7 +291,7 @@ void relay_error_event(struct request *request, const char *type, unsigned code,
 {
     bool has_place = request->framing == REQUEST_CHUNKED || request->framing == REQUEST_PLAIN ||
                      (request->framing == REQUEST_RAW && request->between_chunks);
-    if (!request->is_sse || !is_between_events(request) || !has_place) {
+    if (!request->is_sse || !meter_between_events(&request->meter) || !has_place) {
         return;
     }
     char event[256];

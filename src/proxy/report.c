@@ -110,12 +110,17 @@ static void count_end(struct request *request)
     if (!request->routed || request->client_gone) {
         return;
     }
-    struct stats_series *series = backend_series(request->worker, request->pair);
+    struct stats_series *series = request->series;
     if (series == NULL) {
         return;
     }
     double seconds = (double)(net_now_ns() - request->begin_ns) / 1e9;
     metrics_histogram_observe(request->complete ? &series->success : &series->error, seconds);
+    if (request->complete) {
+        double held = (double)request->choice.held_bytes;
+        meter_count(&request->meter,
+                    request->prompt_bytes > 0 ? held / (double)request->prompt_bytes : 0);
+    }
     if (request->failed && request->answering) {
         if (!request->blamed) {
             engines_failed(request->worker, request->choice.endpoint);

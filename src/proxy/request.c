@@ -100,6 +100,7 @@ bool request_init(struct request *request, struct conn *conn, struct worker *wor
     buf_init(&request->head, &worker->mem, HEAD_BYTES_MAX);
     buf_init(&request->engine_head, &worker->mem, HEAD_BYTES_MAX);
     buf_init(&request->kept, &worker->mem, REQUEST_KEPT_BYTES_MAX);
+    meter_init(&request->meter, &worker->mem);
     request->timer = net_timer_new(worker->loop, on_timer, request);
     request->prefill = net_timer_new(worker->loop, on_prefill_timer, request);
     if (request->timer == NULL || request->prefill == NULL) {
@@ -117,6 +118,7 @@ void request_fini(struct request *request)
     buf_fini(&request->head);
     buf_fini(&request->engine_head);
     buf_fini(&request->kept);
+    meter_fini(&request->meter);
     net_timer_close(request->timer);
     net_timer_close(request->prefill);
     request->timer = NULL;
@@ -481,6 +483,9 @@ static void relay_output(struct request *request)
         request->answering = true;
         request->answer_ns = request->conn->active_ns;
     }
+    if (request->is_sse) {
+        meter_passed(&request->meter, request->begin_ns, request->conn->active_ns);
+    }
     request->head.size = 0;
     request->output = (struct span){0};
 }
@@ -542,6 +547,7 @@ static enum step step_done(struct request *request)
     request->hashes = NULL;
     hints_free(request);
     buf_fini(&request->kept);
+    meter_fini(&request->meter);
     request->engine_head.size = 0;
     request->head.size = 0;
     bool gone = request->client_gone;

@@ -22,6 +22,7 @@
 
 #include "base/sm.h"
 #include "proxy/backends.h"
+#include "proxy/meter.h"
 #include "proxy/paths.h"
 #include "proxy/router.h"
 #include "trace/trace.h"
@@ -54,8 +55,7 @@ enum {
     REQUEST_LOG_ID_BYTES = 128,
     REQUEST_RELOADS_MAX = 2,
     REQUEST_RESENDS_MAX = 4,
-    REQUEST_IDLE_TICKS = 4, /* Of --idle-timeout: it strikes up to a quarter late. */
-    REQUEST_TAIL_BYTES = 3,
+    REQUEST_IDLE_TICKS = 4,             /* Of --idle-timeout: it strikes up to a quarter late. */
     REQUEST_INTERIM_MAX = 1000,         /* 1xx of one try: some engines send them to seem alive. */
     REQUEST_KEPT_BYTES_MAX = 64 * 1024, /* Of a larger answer only the status is kept. */
 };
@@ -115,9 +115,10 @@ struct request {
 
     /* Where it goes. */
     struct route_choice choice;
-    uint64_t prefill_ns;     /* How long that will take; 0: unknown. */
-    struct stats_pair *pair; /* Of the backend chosen. */
-    uint64_t queued_bytes;   /* There, its own included, when it was sent. */
+    uint64_t prefill_ns;         /* How long that will take; 0: unknown. */
+    struct stats_pair *pair;     /* Of the backend chosen, ... */
+    struct stats_series *series; /* ... and of this worker. NULL: no memory for it. */
+    uint64_t queued_bytes;       /* There, its own included, when it was sent. */
     uint64_t sent_ns;
     uint64_t answer_ns;    /* When the first byte of the answer went to the client; 0: none did. */
     uint64_t answer_bytes; /* Handed to the client, head included. */
@@ -136,6 +137,7 @@ struct request {
     struct buf kept;    /* The last one turned away: the client's if no better one comes. Whole, or
                            empty. */
     unsigned kept_status; /* 0: none was. */
+    struct meter meter;
 
     uint32_t excluded[ROUTER_TRIES_MAX]; /* Engines that have failed. */
     unsigned version_minor;
@@ -144,7 +146,6 @@ struct request {
     unsigned interim_count;
     unsigned idle_ticks; /* Of the timer, while relaying, since the engine's last byte. */
     unsigned status;     /* Of the answer. */
-    char body_tail[REQUEST_TAIL_BYTES]; /* Last bytes of the answer's body. */
     enum net_status failure;
     enum request_framing framing;
     enum path_kind path_kind;

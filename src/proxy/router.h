@@ -116,7 +116,8 @@ struct worker {
     struct net_loop *loop;
     struct net_listener *listeners[SERVICE_SOCKETS_MAX + 1];
     size_t listener_count;
-    bool told_starved; /* That they have no descriptors; the end of it is told, too. */
+    int turns_to_evict; /* Until the trie is asked whether to go on. */
+    bool told_starved;  /* That they have no descriptors; the end of it is told, too. */
     atomic_uint_fast64_t
         swept_ns; /* When its loop was last seen alive; UINT64_MAX: it has ended. */
     struct net_wake *wake;

@@ -12,12 +12,12 @@
 #include "proxy/disagg.h"
 #include "proxy/engines.h"
 #include "proxy/kubernetes.h"
+#include "proxy/scrape_series.h"
 #include "proxy/tls.h"
 #include "trace/trace.h"
 
 /* What the trie's lock covers, copied out of it in one go. */
 struct endpoint_view {
-    struct backend *backend; /* Held. */
     struct route_load load;
     struct recent_sums recent;
     bool up;
@@ -28,7 +28,8 @@ struct endpoint_view {
 struct scrape {
     struct metrics_writer writer;
     struct router *router;
-    struct endpoint_view *views; /* Per backend, those included that have gone with requests. */
+    struct backend **backends;   /* Held, those included that have gone with requests. */
+    struct endpoint_view *views; /* Of each. */
     size_t view_count;
     size_t view_capacity;
     uint64_t running;
@@ -50,9 +51,9 @@ static void look(struct scrape *scrape)
             continue;
         }
         backend_hold(backend);
+        scrape->backends[scrape->view_count] = backend;
         scrape->views[scrape->view_count++] =
-            (struct endpoint_view){.backend = backend,
-                                   .load = route_endpoint_load(router->fleet, i),
+            (struct endpoint_view){.load = route_endpoint_load(router->fleet, i),
                                    .recent = recent_get(&backend->recent, window_ns, now_ns),
                                    .up = route_endpoint_is_up(router->fleet, i),
                                    .ejected = route_endpoint_is_ejected(router->fleet, i),
@@ -81,16 +82,6 @@ static uint64_t sum(const struct router *router, size_t offset)
 
 #define SUM(router, field) sum((router), offsetof(struct stats, field))
 
-static const struct stats_series *series_of(const struct stats_pair *pair, size_t worker)
-{
-    return atomic_load_explicit(&pair->series[worker], memory_order_acquire);
-}
-
-static const struct stats_pair *pairs_of(const struct endpoint_view *view)
-{
-    return atomic_load_explicit(&view->backend->pairs, memory_order_acquire);
-}
-
 /* ---- What engines say ---- */
 
 /* Only of engines that tell: an old figure would look like a new one. */
@@ -102,7 +93,7 @@ static void write_figure(struct scrape *scrape, const char *name, const char *he
         double value = *(const double *)(const void *)((const char *)&engine->figures + field);
         if (engine->answer == ENGINE_TELLS && !isnan(value)) {
             metrics_sample(&scrape->writer, value,
-                           METRICS_LABEL("server", scrape->views[i].backend->url));
+                           METRICS_LABEL("server", scrape->backends[i]->url));
         }
     }
 }
@@ -193,7 +184,7 @@ static void write_engines(struct scrape *scrape)
             double value = engine_value(&scrape->views[i], families[f].value);
             if (!isnan(value)) {
                 metrics_sample(&scrape->writer, value,
-                               METRICS_LABEL("server", scrape->views[i].backend->url));
+                               METRICS_LABEL("server", scrape->backends[i]->url));
             }
         }
     }
@@ -272,7 +263,7 @@ static void write_views(struct scrape *scrape)
         metrics_family(&scrape->writer, families[f].name, METRICS_GAUGE, families[f].help);
         for (size_t i = 0; i < scrape->view_count; i++) {
             metrics_sample(&scrape->writer, view_value(scrape, i, families[f].value),
-                           METRICS_LABEL("server", scrape->views[i].backend->url));
+                           METRICS_LABEL("server", scrape->backends[i]->url));
         }
     }
 }
@@ -293,69 +284,6 @@ static void write_incoming(struct scrape *scrape)
         const char *name = model < model_count ? route_model_name(router->fleet, model) : "unknown";
         if (model < model_count || total > 0) {
             metrics_sample_u64(&scrape->writer, total, METRICS_LABEL("model", name));
-        }
-    }
-}
-
-static void write_errors_of(struct scrape *scrape, const char *url, const struct stats_pair *pair)
-{
-    const char *model = route_model_name(scrape->router->fleet, pair->model);
-    for (int error = 0; error < STATS_ERROR_COUNT; error++) {
-        uint64_t total = 0;
-        for (size_t i = 0; i < scrape->router->worker_count; i++) {
-            const struct stats_series *series = series_of(pair, i);
-            total += series == NULL ? 0 : stats_get(&series->errors[error]);
-        }
-        if (total > 0) {
-            const char *type = stats_error_name((enum stats_error)error);
-            metrics_sample_u64(
-                &scrape->writer, total,
-                METRICS_LABELS({"error_type", type, 0}, {"model", model, 0}, {"server", url, 0}));
-        }
-    }
-}
-
-static void write_errors(struct scrape *scrape)
-{
-    metrics_family(&scrape->writer, "vllm:request_errors_total", METRICS_COUNTER,
-                   "Tries that failed at the engine.");
-    for (size_t v = 0; v < scrape->view_count; v++) {
-        const struct endpoint_view *view = &scrape->views[v];
-        for (const struct stats_pair *pair = pairs_of(view); pair != NULL; pair = pair->next) {
-            write_errors_of(scrape, view->backend->url, pair);
-        }
-    }
-}
-
-static void write_latency(struct scrape *scrape, const char *url, const struct stats_pair *pair,
-                          bool success)
-{
-    struct router *router = scrape->router;
-    struct metrics_histogram merged;
-    metrics_histogram_init(&merged, &metrics_bounds_request);
-    for (size_t i = 0; i < router->worker_count; i++) {
-        const struct stats_series *series = series_of(pair, i);
-        if (series != NULL) {
-            metrics_histogram_merge(&merged, success ? &series->success : &series->error);
-        }
-    }
-    if (metrics_histogram_count(&merged) > 0) {
-        const char *model = route_model_name(router->fleet, pair->model);
-        metrics_histogram_write(&scrape->writer, &merged,
-                                METRICS_LABELS({"model", model, 0}, {"server", url, 0},
-                                               {"status", success ? "success" : "error", 0}));
-    }
-}
-
-static void write_latencies(struct scrape *scrape)
-{
-    metrics_family(&scrape->writer, "vllm:request_latency_seconds", METRICS_HISTOGRAM,
-                   "From a request's head to its answer's last byte.");
-    for (size_t v = 0; v < scrape->view_count; v++) {
-        const struct endpoint_view *view = &scrape->views[v];
-        for (const struct stats_pair *pair = pairs_of(view); pair != NULL; pair = pair->next) {
-            write_latency(scrape, view->backend->url, pair, true);
-            write_latency(scrape, view->backend->url, pair, false);
         }
     }
 }
@@ -617,8 +545,12 @@ bool scrape_write(struct worker *worker, struct buf *out)
     struct router *router = worker->router;
     struct scrape scrape = {.router = router, .view_capacity = router->slot_count + 1};
     size_t views_size = scrape.view_capacity * sizeof *scrape.views;
+    size_t backends_size = scrape.view_capacity * sizeof *scrape.backends;
     scrape.views = mem_alloc(&worker->mem, views_size);
-    if (scrape.views == NULL) {
+    scrape.backends = mem_alloc(&worker->mem, backends_size);
+    if (scrape.views == NULL || scrape.backends == NULL) {
+        mem_free(&worker->mem, scrape.views, views_size);
+        mem_free(&worker->mem, scrape.backends, backends_size);
         return false;
     }
     look(&scrape);
@@ -627,8 +559,7 @@ bool scrape_write(struct worker *worker, struct buf *out)
     write_figures(&scrape);
     write_engines(&scrape);
     write_incoming(&scrape);
-    write_errors(&scrape);
-    write_latencies(&scrape);
+    scrape_series(router, scrape.backends, scrape.view_count, &scrape.writer);
     write_routing(&scrape);
     write_limits(&scrape);
     write_trie(&scrape);
@@ -636,8 +567,9 @@ bool scrape_write(struct worker *worker, struct buf *out)
     kubernetes_write_metrics(router, &scrape.writer);
     write_process(&scrape);
     for (size_t i = 0; i < scrape.view_count; i++) {
-        backend_let_go(scrape.views[i].backend);
+        backend_let_go(scrape.backends[i]);
     }
+    mem_free(&worker->mem, scrape.backends, backends_size);
     mem_free(&worker->mem, scrape.views, views_size);
     return metrics_end(&scrape.writer);
 }

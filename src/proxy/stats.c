@@ -63,4 +63,6 @@ void stats_series_init(struct stats_series *series)
     *series = (struct stats_series){0};
     metrics_histogram_init(&series->success, &metrics_bounds_request);
     metrics_histogram_init(&series->error, &metrics_bounds_request);
+    metrics_histogram_init(&series->first_token, &metrics_bounds_first_token);
+    metrics_histogram_init(&series->between_tokens, &metrics_bounds_between_tokens);
 }

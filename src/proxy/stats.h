@@ -49,7 +49,15 @@ const char *stats_refusal_name(enum stats_refusal refusal);
 struct stats_series {
     struct metrics_histogram success; /* Seconds from the request's head to the answer's end. */
     struct metrics_histogram error;
+    struct metrics_histogram first_token;    /* Of streams: from the request's head to it. */
+    struct metrics_histogram between_tokens; /* Of streams: from one event to the next. */
     _Atomic uint64_t errors[STATS_ERROR_COUNT];
+    _Atomic uint64_t outcomes[ROUTE_OUTCOME_COUNT];
+    _Atomic uint64_t prompt_tokens; /* As answers tell in their usage. */
+    _Atomic uint64_t completion_tokens;
+    _Atomic uint64_t told_tokens; /* Of prompts whose answer tells how many were cached, ... */
+    _Atomic uint64_t told_cached_tokens;
+    _Atomic uint64_t predicted_cached_tokens; /* ... and how many the router thought so. */
 };
 
 struct stats {
