@@ -270,8 +270,8 @@ static void on_problem(void *user, const char *problem)
 
 /* ---- Life ---- */
 
-static bool follow(struct kube *kube, struct net_loop *loop, const char *name, const char *group,
-                   struct table *table, const char *selector,
+static bool follow(struct kube *kube, const char *name, const char *group, struct table *table,
+                   const char *selector,
                    void (*on_object)(void *user, enum watch_change change,
                                      const struct json_parser *parser, struct json_value object))
 {
@@ -279,7 +279,7 @@ static bool follow(struct kube *kube, struct net_loop *loop, const char *name, c
     *followed = (struct followed){.kube = kube, .name = name, .table = table};
     (void)snprintf(followed->path, sizeof followed->path, "%s/namespaces/%s/%s", group,
                    kube->options.namespace, name);
-    struct watch_options options = {.loop = loop,
+    struct watch_options options = {.loop = kube->loop,
                                     .mem = kube->mem,
                                     .fetcher = kube->fetcher,
                                     .access = &kube->access,
@@ -299,20 +299,19 @@ static bool follow(struct kube *kube, struct net_loop *loop, const char *name, c
     return followed->watch != NULL;
 }
 
-static bool follow_all(struct kube *kube, struct net_loop *loop)
+static bool follow_all(struct kube *kube)
 {
     const char *selector = kube->options.selector;
     if (!kube->options.services) {
-        return follow(kube, loop, "pods", "/api/v1", &kube->candidates, selector, on_pod);
+        return follow(kube, "pods", "/api/v1", &kube->candidates, selector, on_pod);
     }
-    return follow(kube, loop, "services", "/api/v1", &kube->candidates, selector, on_service) &&
-           follow(kube, loop, "endpointslices", "/apis/discovery.k8s.io/v1", &kube->slices, "",
-                  on_slice);
+    return follow(kube, "services", "/api/v1", &kube->candidates, selector, on_service) &&
+           follow(kube, "endpointslices", "/apis/discovery.k8s.io/v1", &kube->slices, "", on_slice);
 }
 
-static struct discovery *
-asker(struct kube *kube, struct net_loop *loop, enum discovery_question question,
-      void (*on_result)(void *user, void *engine_user, const struct discovery_result *result))
+static struct discovery *asker(struct kube *kube, enum discovery_question question,
+                               void (*on_result)(void *user, void *engine_user,
+                                                 const struct discovery_result *result))
 {
     const struct kube_options *options = &kube->options;
     struct discovery_options asking = {.question = question,
@@ -323,7 +322,7 @@ asker(struct kube *kube, struct net_loop *loop, enum discovery_question question
                                        .authorization = options->authorization,
                                        .on_result = on_result,
                                        .user = kube};
-    return discovery_new(loop, kube->mem, &asking);
+    return discovery_new(kube->loop, kube->mem, &asking);
 }
 
 struct kube *kube_new(struct net_loop *loop, struct mem *mem, const struct kube_options *options,
@@ -335,6 +334,7 @@ struct kube *kube_new(struct net_loop *loop, struct mem *mem, const struct kube_
         return NULL;
     }
     kube->mem = mem;
+    kube->loop = loop;
     kube->options = *options;
     atomic_init(&kube->settled, false);
     table_init(&kube->candidates, mem, KUBE_ENGINES_MAX);
@@ -346,10 +346,10 @@ struct kube *kube_new(struct net_loop *loop, struct mem *mem, const struct kube_
     kube->parser = json_parser_new(mem);
     kube->timer = net_timer_new(loop, kube_settle, kube);
     kube->fetcher = fetcher_new(loop, mem);
-    kube->models = asker(kube, loop, DISCOVERY_MODELS, kube_on_models);
-    kube->sleepers = asker(kube, loop, DISCOVERY_SLEEPING, kube_on_sleep);
+    kube->models = asker(kube, DISCOVERY_MODELS, kube_on_models);
+    kube->sleepers = asker(kube, DISCOVERY_SLEEPING, kube_on_sleep);
     if (kube->parser == NULL || kube->timer == NULL || kube->fetcher == NULL ||
-        kube->models == NULL || kube->sleepers == NULL || !follow_all(kube, loop)) {
+        kube->models == NULL || kube->sleepers == NULL || !follow_all(kube)) {
         kube_free(kube);
         (void)buf_append_text(why, "out of memory");
         return NULL;

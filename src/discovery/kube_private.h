@@ -30,7 +30,8 @@ struct followed {
 };
 
 struct kube {
-    struct mem *mem; /* Borrowed. */
+    struct mem *mem;       /* Borrowed. */
+    struct net_loop *loop; /* Borrowed. */
     struct kube_options options;
     struct access access;
     struct fetcher *fetcher; /* Owned, as all below. */

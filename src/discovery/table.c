@@ -12,7 +12,7 @@ void table_init(struct table *table, struct mem *mem, size_t count_max)
 void table_fini(struct table *table)
 {
     REQUIRE(table->count == 0);
-    mem_free(table->mem, table->things, table->capacity * sizeof *table->things);
+    mem_free(table->mem, table->things, table->capacity * sizeof(struct named *));
     table_init(table, table->mem, table->count_max);
 }
 

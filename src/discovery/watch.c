@@ -56,7 +56,7 @@ static bool append_escaped(struct buf *out, const char *bytes, size_t size)
     for (size_t i = 0; i < size && fits; i++) {
         unsigned char byte = (unsigned char)bytes[i];
         bool plain = (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') ||
-                     (byte >= '0' && byte <= '9') || memchr("-._~", byte, 4) != NULL;
+                     (byte >= '0' && byte <= '9') || (byte != 0 && strchr("-._~", byte) != NULL);
         char escaped[] = {'%', digits[byte >> 4], digits[byte & 0xf]};
         fits = plain ? buf_append(out, &bytes[i], 1) : buf_append(out, escaped, sizeof escaped);
     }
