@@ -95,6 +95,13 @@ void loader_set(struct loader *loader, enum option_id id, const char *text,
     *value = (struct config_value){.text = copy, .bytes = size + 1, .source = source};
 }
 
+void loader_unset(struct loader *loader, enum option_id id, enum config_source source)
+{
+    struct config_value *value = &loader->config->values[id];
+    mem_free(loader->config->mem, value->text, value->bytes);
+    *value = (struct config_value){.source = source};
+}
+
 /* systemd may give several folders, parted by colons: the first one is taken. */
 static void set_state_directory(struct loader *loader, const char *text)
 {
@@ -402,6 +409,7 @@ static bool allocate(struct config *config)
 
 static void load_values(struct loader *loader)
 {
+    file_read(loader);
     read_variables_and_defaults(loader);
     compute_defaults(loader);
     store_values(loader);
@@ -424,7 +432,7 @@ enum config_action config_load(const struct config_input *input, struct config *
                                struct buf *messages)
 {
     REQUIRE(input->argc >= 0 && input->mem != NULL && input->root != NULL);
-    *out = (struct config){.mem = input->mem};
+    *out = (struct config){.mem = input->mem, .input = *input};
     struct loader loader = {.input = input, .config = out, .messages = messages};
     buf_init(&loader.errors, input->mem, ERRORS_BYTES_MAX);
     if (!allocate(out)) {
@@ -449,6 +457,61 @@ enum config_action config_load(const struct config_input *input, struct config *
     }
     buf_fini(&loader.errors);
     return action;
+}
+
+static bool is_same(const struct config_value *a, const struct config_value *b)
+{
+    if (a->text == NULL || b->text == NULL) {
+        return a->text == b->text;
+    }
+    return strcmp(a->text, b->text) == 0;
+}
+
+/* What only a restart can change has stayed. What the machine tells may have moved; it stays, too.
+ */
+static bool refuse_changes(const struct config *start, const struct config *now,
+                           struct buf *messages)
+{
+    bool refused = false;
+    for (size_t i = 0; i < OPTION_ID_COUNT; i++) {
+        const struct config_value *before = &start->values[i];
+        const struct config_value *after = &now->values[i];
+        bool from_file = before->source == CONFIG_FROM_FILE || after->source == CONFIG_FROM_FILE;
+        if (options[i].dynamic || !from_file || is_same(before, after)) {
+            continue;
+        }
+        messages->size = refused ? messages->size : 0;
+        refused = true;
+        /* No room: earlier ones are there. */
+        (void)buf_printf(messages,
+                         "%s cannot change while the router runs, from %.100s to %.100s: it needs "
+                         "a restart\n",
+                         option_name(&options[i]), before->text != NULL ? before->text : "none",
+                         after->text != NULL ? after->text : "none");
+    }
+    if ((start->routing == CONFIG_DISAGGREGATED) != (now->routing == CONFIG_DISAGGREGATED)) {
+        messages->size = refused ? messages->size : 0;
+        refused = true;
+        (void)buf_append_text(messages, "--routing-logic cannot become or cease to be "
+                                        "disaggregated_prefill_orchestrated while the router runs: "
+                                        "it needs a restart\n"); /* As above. */
+    }
+    return refused;
+}
+
+bool config_reload(const struct config *start, struct mem *mem, struct config *out,
+                   struct buf *messages)
+{
+    struct config_input input = start->input;
+    input.mem = mem;
+    enum config_action action = config_load(&input, out, messages);
+    bool loaded = action == CONFIG_RUN && !refuse_changes(start, out, messages);
+    if (!loaded) {
+        uint64_t hash = out->file_hash;
+        config_fini(out);
+        out->file_hash = hash;
+    }
+    return loaded;
 }
 
 void config_fini(struct config *config)

@@ -5,8 +5,8 @@
  * over its variable, a variable over the default; an empty variable counts as not set. Flags are
  * read as Python's argparse does: `--flag value`, `--flag=value`, any unambiguous prefix.
  *
- * config_load() reads nothing but its arguments, save for defaults that depend on the machine
- * (memory limit, CPUs), which come from files under `root`. Call it once, before threads start.
+ * config_load() reads nothing but its arguments, the file that they name (--dynamic-config-...: see
+ * file.c) and, for defaults that depend on the machine (memory limit, CPUs), files under `root`.
  */
 #ifndef HASHTRIE_CONFIG_CONFIG_H
 #define HASHTRIE_CONFIG_CONFIG_H
@@ -60,7 +60,12 @@ enum config_action {
 };
 
 /* Where a value came from, for messages and the log. */
-enum config_source { CONFIG_FROM_DEFAULT, CONFIG_FROM_ENVIRONMENT, CONFIG_FROM_FLAG };
+enum config_source {
+    CONFIG_FROM_DEFAULT,
+    CONFIG_FROM_ENVIRONMENT,
+    CONFIG_FROM_FILE,
+    CONFIG_FROM_FLAG
+};
 
 struct config_backend {
     const char *url;   /* As configured, less a trailing '/': log lines and metrics name it so. */
@@ -78,12 +83,29 @@ struct config_alias {
     const char *model;
 };
 
+/* How variables are looked up; NULL: not set. main() passes getenv(). */
+typedef const char *config_lookup(void *user, const char *name);
+
+struct config_input {
+    int argc;
+    char *const *argv; /* argv[0] is skipped. */
+    config_lookup *lookup;
+    void *user;
+    const char *root; /* "" for the real machine: put before /proc and /sys. */
+    struct mem *mem;
+};
+
 struct config_value;
 struct config_list;
 
 /* NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding): one of its kind, in order of sense. */
 struct config {
     struct mem *mem; /* Borrowed. Everything below that is owned is charged to it. */
+
+    struct config_input input;       /* What it was loaded from. */
+    const char *dynamic_config_yaml; /* NULL: none. */
+    const char *dynamic_config_json; /* Not both. */
+    uint64_t file_hash; /* Of that file's text; also after a config_reload() that failed. */
 
     const char *host;
     uint16_t port;             /* 0: the kernel picks one. */
@@ -199,18 +221,6 @@ struct config {
     struct config_list *lists;   /* Owned: what backends and aliases point into. */
 };
 
-/* How variables are looked up; NULL: not set. main() passes getenv(). */
-typedef const char *config_lookup(void *user, const char *name);
-
-struct config_input {
-    int argc;
-    char *const *argv; /* argv[0] is skipped. */
-    config_lookup *lookup;
-    void *user;
-    const char *root; /* "" for the real machine: put before /proc and /sys. */
-    struct mem *mem;
-};
-
 /*
  * Fills *out. `messages` gets lines for a human, each ended by '\n': with CONFIG_REFUSED what is
  * wrong (all that was found), otherwise warnings and notes for the log, in that order (see
@@ -219,6 +229,22 @@ struct config_input {
 enum config_action config_load(const struct config_input *input, struct config *out,
                                struct buf *messages);
 void config_fini(struct config *config);
+
+/*
+ * Loads `start` again: its flags and variables, its file as it is now. Only what may change at run
+ * time may differ. False: *messages says why, and *out is empty. config_fini() is due in every
+ * case. On success *messages has the same notes as from config_load().
+ */
+bool config_reload(const struct config *start, struct mem *mem, struct config *out,
+                   struct buf *messages);
+/* The file that is watched; NULL: none. */
+const char *config_dynamic_file(const struct config *config);
+/* The hash of a file's text as it is now. False: *problem says why there is none. */
+bool config_file_hash(const char *path, struct mem *mem, uint64_t *hash, const char **problem);
+/* The i-th key that the Python router reads from such a file, by name, with its value now (NULL:
+ * none). False: there are no more. */
+bool config_dynamic_value(const struct config *config, size_t i, const char **key,
+                          const char **value);
 
 /* Cuts the next line off *text (size *size); false at the end. Warnings start with "warning: ". */
 bool config_message_next(const char **text, size_t *size, const char **line, size_t *line_size);

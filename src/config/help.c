@@ -137,7 +137,7 @@ bool config_help(struct buf *out)
 
 bool config_describe(const struct config *config, struct buf *out)
 {
-    static const char *const sources[] = {"default", "environment", "flag"};
+    static const char *const sources[] = {"default", "environment", "file", "flag"};
     bool done = true;
     for (size_t i = (size_t)OPTION_HOST; i < OPTION_ID_COUNT && done; i++) {
         const struct config_value *value = &config->values[i];

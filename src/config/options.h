@@ -20,6 +20,8 @@ enum option_id {
     OPTION_HELP,
     OPTION_VERSION,
     OPTION_CHECK_CONFIG,
+    OPTION_DYNAMIC_CONFIG_YAML,
+    OPTION_DYNAMIC_CONFIG_JSON,
     OPTION_HOST,
     OPTION_PORT,
     OPTION_ROOT_PATH,
@@ -143,6 +145,7 @@ struct option {
     unsigned char width; /* Bytes of the field of OPTION_COUNT: 2, 4 or 8. */
     bool may_be_off;     /* "off" and 0 are accepted and mean 0. */
     bool may_be_empty;   /* Of OPTION_TEXT: "" is accepted and means NULL. */
+    bool dynamic;        /* May change while the router runs: see file.c. */
     int field;           /* offsetof in struct config, or OPTION_NO_FIELD. */
 };
 
@@ -218,8 +221,13 @@ __attribute__((format(printf, 2, 3))) void loader_note(struct loader *loader, co
 void loader_set(struct loader *loader, enum option_id id, const char *text,
                 enum config_source source);
 
+/* The option has no value, whatever a flag says. */
+void loader_unset(struct loader *loader, enum option_id id, enum config_source source);
+
 /* flags.c: reads argv. */
 void flags_read(struct loader *loader);
+/* file.c: the file that --dynamic-config-... names, if one does. After the flags. */
+void file_read(struct loader *loader);
 /* lists.c: backends, models, aliases, labels, and that they fit together. */
 void lists_read(struct loader *loader);
 void labels_free(struct mem *mem, struct config_labels *labels);

@@ -111,6 +111,17 @@ struct net_signal *net_signal_new(struct net_loop *loop, int number,
                                   void (*on_signal)(void *user, int number), void *user);
 void net_signal_close(struct net_signal *signal);
 
+/* ---- Folders ---- */
+
+struct net_watch;
+
+/* `on_change`: something in the folder was made, written, renamed or removed. NULL: no memory. */
+struct net_watch *net_watch_new(struct net_loop *loop, void (*on_change)(void *user), void *user);
+/* Watches that folder from now on, or again. False: the kernel cannot. Changes that it does not see
+ * (network file systems) are not told. */
+bool net_watch_start(struct net_watch *watch, const char *folder);
+void net_watch_close(struct net_watch *watch);
+
 /* ---- Descriptors of others ---- */
 
 /* Watches a descriptor that another library reads, writes and closes. */

@@ -126,6 +126,20 @@ static void write_requests(struct json_writer *writer, struct router *router)
     json_write_end(writer);
 }
 
+/* As the Python router tells it: what the file says by now, by the names of its keys. */
+static void write_dynamic_config(struct json_writer *writer, const struct config *config)
+{
+    const char *key = NULL;
+    const char *value = NULL;
+    json_write_key(writer, "dynamic_config");
+    json_write_object(writer);
+    for (size_t i = 0; config_dynamic_value(config, i, &key, &value); i++) {
+        json_write_key(writer, key);
+        json_write_text(writer, value);
+    }
+    json_write_end(writer);
+}
+
 void health_serve(struct request *request, struct buf *body)
 {
     struct router *router = request->worker->router;
@@ -138,6 +152,10 @@ void health_serve(struct request *request, struct buf *body)
     write_store(&writer, router);
     write_engines(&writer, router);
     write_requests(&writer, router);
+    const struct config *config = request->worker->settings->config;
+    if (config_dynamic_file(config) != NULL) {
+        write_dynamic_config(&writer, config);
+    }
     json_write_end(&writer);
     admin_send_json(request, 200, body, &writer);
 }

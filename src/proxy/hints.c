@@ -41,7 +41,7 @@ static bool read_text(struct request *request, const struct prompt *prompt, cons
 
 static bool read_session(struct request *request, const struct prompt *prompt)
 {
-    const char *key = request->worker->router->config->session_key;
+    const char *key = request->worker->settings->config->session_key;
     struct buf text;
     bool fits = true;
     buf_init(&text, &request->worker->mem, SESSION_BYTES_MAX);

@@ -79,15 +79,16 @@ static bool start_reload(struct request *request, size_t depth)
 
 /* ---- The choice ---- */
 
+/* Lock held. */
 enum route_policy router_policy(const struct router *router)
 {
     static_assert((int)CONFIG_PRIORITY == (int)ROUTE_PRIORITY &&
                       (int)CONFIG_PRIORITY + 1 == (int)ROUTE_POLICY_COUNT,
                   "both name the same policies in the same order");
-    const struct config *config = router->config;
-    return disagg_is_on(config) ? ROUTE_PREFIXAWARE : (enum route_policy)config->routing;
+    return disagg_is_on(router->config) ? ROUTE_PREFIXAWARE : (enum route_policy)router->routing;
 }
 
+/* Lock held. */
 static bool uses_trie(const struct request *request)
 {
     enum route_policy policy = router_policy(request->worker->router);
@@ -144,6 +145,7 @@ static bool pick_locked(struct request *request, const struct hashtrie_match *ma
         .beta = router->config->loadaware_beta,
         .now_ns = net_now_ns(),
     };
+    request->policy = query.policy;
     return route_pick(router->fleet, &query, &request->choice);
 }
 
@@ -234,7 +236,7 @@ static void count_choice(struct request *request)
         stats_add(&stats->decode_outcomes[request->choice.outcome], 1);
         return;
     }
-    stats_add(&stats->outcomes[request->choice.outcome], 1);
+    stats_add(&stats->outcomes[request->policy][request->choice.outcome], 1);
     stats_add(&stats->prompt_bytes, request->prompt_bytes);
     stats_add(&stats->matched_bytes, request->choice.held_bytes);
     if (request->series != NULL) {

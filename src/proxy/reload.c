@@ -2,6 +2,7 @@
 
 #include <signal.h>
 
+#include "proxy/dynamic.h"
 #include "proxy/router.h"
 #include "proxy/tls.h"
 
@@ -11,8 +12,11 @@ static void on_hangup(void *user, int number)
     struct router *router = user;
     (void)number;
     log_write(&router->workers[0].log, LOG_INFO, "SIGHUP: reading files again");
+    (void)service_tell_reloading(&router->service, net_now_ns()); /* It asks for nothing. */
     keys_reload(router);
     tls_reload(router);
+    dynamic_reload(router);
+    (void)service_tell(&router->service, "READY=1\n"); /* The same. */
 }
 
 bool reload_watch(struct router *router)

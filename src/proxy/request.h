@@ -115,6 +115,7 @@ struct request {
 
     /* Where it goes. */
     struct route_choice choice;
+    enum route_policy policy;    /* By which it was made. */
     uint64_t prefill_ns;         /* How long that will take; 0: unknown. */
     struct stats_pair *pair;     /* Of the backend chosen, ... */
     struct stats_series *series; /* ... and of this worker. NULL: no memory for it. */

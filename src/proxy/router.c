@@ -17,6 +17,7 @@
 #include "base/signals.h"
 #include "proxy/backends.h"
 #include "proxy/crash.h"
+#include "proxy/dynamic.h"
 #include "proxy/engines.h"
 #include "proxy/kubernetes.h"
 #include "proxy/proxy.h"
@@ -212,6 +213,16 @@ static void tell(struct router *router)
     log_flush(router->log);
 }
 
+static bool start_settings(struct router *router)
+{
+    atomic_init(&router->settings, settings_new(router->config));
+    if (atomic_load(&router->settings) == NULL) {
+        log_write(router->log, LOG_ERROR, "Out of memory");
+        return false;
+    }
+    return true;
+}
+
 struct router *router_new(const struct config *config, struct log *log)
 {
     life_die_of_signals();
@@ -238,10 +249,11 @@ struct router *router_new(const struct config *config, struct log *log)
     pthread_mutex_init(&router->log_mutex, NULL);
     open_doors(router);
     init_admission(router);
-    if (keys_start(router) && tls_start(router) && admin_read_key(router) && make_trie(router) &&
-        open_store(router) && make_workers(router) && life_watch_signals(router) &&
-        reload_watch(router) && engines_start(router) && router_add_backends(router) &&
-        router_add_aliases(router) && kubernetes_start(router) && traces_start(router) &&
+    router->routing = config->routing;
+    if (start_settings(router) && keys_start(router) && tls_start(router) &&
+        admin_read_key(router) && make_trie(router) && open_store(router) && make_workers(router) &&
+        life_watch_signals(router) && reload_watch(router) && engines_start(router) &&
+        dynamic_start(router) && kubernetes_start(router) && traces_start(router) &&
         router_listen(router)) {
         tell(router);
         return router;
@@ -275,6 +287,7 @@ void router_free(struct router *router)
     life_unwatch_signals(router);
     reload_unwatch(router);
     kubernetes_stop(router);
+    dynamic_stop(router);
     engines_stop(router);
     traces_stop(router);
     for (size_t i = 0; i < router->worker_count; i++) {
@@ -284,7 +297,7 @@ void router_free(struct router *router)
     struct mem *mem = &router->mem;
     mem_free(mem, router->workers, thread_count * sizeof *router->workers);
     backends_free(router);
-    mem_free(mem, router->aliases, router->alias_count * sizeof(const struct config_alias *));
+    settings_let_go(atomic_load(&router->settings));
     if (router->fleet != NULL) {
         route_fleet_free(router->fleet);
     }

@@ -30,6 +30,7 @@
 #include "proxy/life.h"
 #include "proxy/recent.h"
 #include "proxy/service.h"
+#include "proxy/settings.h"
 #include "proxy/stats.h"
 #include "route/route.h"
 
@@ -48,6 +49,7 @@ enum {
 
 struct backend;
 struct discovery;
+struct dynamic;
 struct kube;
 struct trace_exporter;
 struct worker;
@@ -61,8 +63,11 @@ struct router {
     struct hashtrie_store *store; /* Owned; NULL without one. */
     struct route_fleet *fleet;    /* Owned; the trie's lock covers it. */
     struct mem fleet_mem;         /* Of the fleet and the backends. The trie's lock covers it. */
-    struct budget retry_budget;   /* The trie's lock covers it. */
-    struct admit admit;           /* The same. */
+    enum config_routing routing;  /* The trie's lock covers it; read by the first loop without. */
+    _Atomic(struct settings *) settings; /* Held; see settings.h. */
+    struct dynamic *dynamic;             /* Owned; first loop's thread. NULL: there is no file. */
+    struct budget retry_budget;          /* The trie's lock covers it. */
+    struct admit admit;                  /* The same. */
     struct doors doors;
     struct backend *backends[ROUTE_ENDPOINTS_MAX]; /* Owned; see backends.h. NULL: free. */
     atomic_size_t slot_count;                      /* Of `backends`: those beyond are free. */
@@ -79,8 +84,6 @@ struct router {
     uint32_t recalled_next_id;
     uint16_t *backend_of_holder; /* Owned; by the trie's endpoint number. UINT16_MAX: none. */
     size_t backend_of_holder_size;
-    const struct config_alias **aliases; /* Owned; sorted by name. */
-    size_t alias_count;
     struct worker *workers; /* Owned. */
     size_t worker_count;
     struct bodies bodies;
@@ -135,8 +138,9 @@ struct worker {
     struct list *pools; /* Owned, per slot of a backend: idle upstreams, youngest last. */
     size_t *pool_sizes;
     pthread_mutex_t mailbox_mutex;
-    struct list mailbox; /* struct reload_wait.link: reloads that are done. */
-    struct list granted; /* struct request.ticket: see queue.h. In the same mailbox. */
+    struct list mailbox;       /* struct reload_wait.link: reloads that are done. */
+    struct list granted;       /* struct request.ticket: see queue.h. In the same mailbox. */
+    struct settings *settings; /* Held. */
     struct stats stats;
     uint64_t random_id[2]; /* State of the request ids. */
     struct random random;  /* For delays. */
@@ -147,13 +151,7 @@ struct worker {
     bool ended;              /* ... ROUTER_ENDING. */
 };
 
-/* start.c: what router_new() does with the configuration. False: the log says why. */
-bool router_add_backends(struct router *router);
-bool router_add_aliases(struct router *router);
-/* What the model's name stands for: an alias's model, else the name itself. */
-struct span router_canonical_model(const struct router *router, struct span name, bool *is_alias);
-enum route_policy router_policy(const struct router *router); /* pick.c */
-
+enum route_policy router_policy(const struct router *router); /* pick.c. Lock held. */
 bool admin_read_key(struct router *router); /* snapshot.c. False: told in the log. */
 
 /* listen.c */

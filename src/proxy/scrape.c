@@ -10,6 +10,7 @@
 #include "metrics/metrics.h"
 #include "proxy/backends.h"
 #include "proxy/disagg.h"
+#include "proxy/dynamic.h"
 #include "proxy/engines.h"
 #include "proxy/kubernetes.h"
 #include "proxy/scrape_series.h"
@@ -32,6 +33,7 @@ struct scrape {
     struct endpoint_view *views; /* Of each. */
     size_t view_count;
     size_t view_capacity;
+    enum route_policy policy;
     uint64_t running;
     uint64_t waiting;
     struct hashtrie_stats trie;
@@ -59,6 +61,7 @@ static void look(struct scrape *scrape)
                                    .ejected = route_endpoint_is_ejected(router->fleet, i),
                                    .engine = backend->engine};
     }
+    scrape->policy = router_policy(router);
     scrape->running = router->admit.running;
     scrape->waiting = router->admit.waiting;
     hashtrie_get_stats(router->trie, &scrape->trie);
@@ -300,6 +303,16 @@ static void write_outcomes(struct scrape *scrape, const char *policy, size_t off
     }
 }
 
+/* A policy of before was in use. */
+static bool is_any_counted(const struct router *router, size_t offset)
+{
+    uint64_t total = 0;
+    for (size_t outcome = 0; outcome < ROUTE_OUTCOME_COUNT; outcome++) {
+        total += sum(router, offset + outcome * sizeof(_Atomic uint64_t));
+    }
+    return total > 0;
+}
+
 static void write_routing(struct scrape *scrape)
 {
     struct router *router = scrape->router;
@@ -307,8 +320,13 @@ static void write_routing(struct scrape *scrape)
     metrics_family(writer, "hashtrie_routing_decisions_total", METRICS_COUNTER,
                    "Routed requests by why the engine was chosen.");
     bool disaggregated = disagg_is_on(router->config);
-    write_outcomes(scrape, disaggregated ? "prefill" : route_policy_name(router_policy(router)),
-                   offsetof(struct stats, outcomes));
+    for (enum route_policy policy = 0; policy < ROUTE_POLICY_COUNT; policy++) {
+        size_t offset =
+            offsetof(struct stats, outcomes) + policy * sizeof router->workers->stats.outcomes[0];
+        if (policy == scrape->policy || is_any_counted(router, offset)) {
+            write_outcomes(scrape, disaggregated ? "prefill" : route_policy_name(policy), offset);
+        }
+    }
     if (disaggregated) {
         write_outcomes(scrape, "decode", offsetof(struct stats, decode_outcomes));
     }
@@ -341,6 +359,7 @@ static void write_routing(struct scrape *scrape)
     metrics_single_u64(writer, "hashtrie_unauthorized_requests_total", METRICS_COUNTER,
                        "Requests without a key that is known.", SUM(router, unauthorized));
     tls_scrape(router, writer);
+    dynamic_scrape(router, writer);
     metrics_single_u64(writer, "hashtrie_cancelled_requests_total", METRICS_COUNTER,
                        "Requests whose client went away.", SUM(router, cancelled));
     metrics_single_u64(writer, "hashtrie_stalled_clients_total", METRICS_COUNTER,

@@ -1,6 +1,7 @@
 #include "proxy/service.h"
 
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -144,4 +145,12 @@ bool service_tell(const struct service *service, const char *text)
                           service->address_size);
     (void)close(descriptor); /* Nothing waits in it. */
     return sent == (ssize_t)size;
+}
+
+bool service_tell_reloading(const struct service *service, uint64_t now_ns)
+{
+    char text[64];
+    (void)snprintf(text, sizeof text, "RELOADING=1\nMONOTONIC_USEC=%llu\n",
+                   (unsigned long long)(now_ns / NS_PER_US)); /* It fits. */
+    return service_tell(service, text);
 }

@@ -45,5 +45,8 @@ struct service {
 const char *service_read(service_lookup *lookup, void *user, uint64_t pid, struct service *out);
 /* `text`: lines "NAME=value\n". Does not wait. False: it could not be told. */
 bool service_tell(const struct service *service, const char *text);
+/* RELOADING=1, as systemd's Type=notify-reload wants it; READY=1 follows when it is over. `now_ns`:
+ * of the monotonic clock. */
+bool service_tell_reloading(const struct service *service, uint64_t now_ns);
 
 #endif

@@ -63,7 +63,7 @@ struct stats_series {
 struct stats {
     struct mem *mem;            /* Borrowed: the worker's. */
     _Atomic uint64_t *incoming; /* Owned. Per model of the fleet; the last counts unknown ones. */
-    _Atomic uint64_t outcomes[ROUTE_OUTCOME_COUNT];
+    _Atomic uint64_t outcomes[ROUTE_POLICY_COUNT][ROUTE_OUTCOME_COUNT];
     _Atomic uint64_t decode_outcomes[ROUTE_OUTCOME_COUNT]; /* Of disaggregated requests. */
     _Atomic uint64_t prefills_unused; /* Prefilled, but where the KV cache is was not said. */
     _Atomic uint64_t prompt_bytes;

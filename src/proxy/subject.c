@@ -143,7 +143,7 @@ static bool splice_string(struct request *request, const struct prompt *prompt, 
 /* The engine gets the priority as the body's last member: of equal names the last counts. */
 static bool append_priority(struct request *request)
 {
-    const struct config *config = request->worker->router->config;
+    const struct config *config = request->worker->settings->config;
     if (config->routing != CONFIG_PRIORITY) {
         return true;
     }
@@ -224,7 +224,8 @@ static bool begin_disagg(struct request *request, const struct prompt *prompt, b
 static bool take_prompt(struct request *request, const struct prompt *prompt)
 {
     bool is_alias = false;
-    struct span model = router_canonical_model(request->worker->router, prompt->model, &is_alias);
+    struct span model =
+        settings_canonical_model(request->worker->settings, prompt->model, &is_alias);
     request->stream = prompt->stream;
     request->has_prompt = prompt->has_prompt;
     if (!find_model(request, model)) {
@@ -277,7 +278,7 @@ static bool read_form(struct request *request, struct span boundary)
         return false;
     }
     bool is_alias = false;
-    struct span model = router_canonical_model(request->worker->router, given, &is_alias);
+    struct span model = settings_canonical_model(request->worker->settings, given, &is_alias);
     if (!hints_read(request, NULL)) {
         answer_error(request, 503, "Out of memory.");
         return false;
@@ -335,7 +336,8 @@ static bool read_query(struct request *request)
         return false;
     }
     bool is_alias = false;
-    return find_model(request, router_canonical_model(request->worker->router, model, &is_alias));
+    return find_model(request,
+                      settings_canonical_model(request->worker->settings, model, &is_alias));
 }
 
 bool request_read_subject(struct request *request)

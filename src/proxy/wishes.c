@@ -302,7 +302,8 @@ static bool make_ring(struct change *change)
     struct router *router = change->router;
     size_t slot_count = router->slot_count;
     size_t size = slot_count * sizeof(const char *);
-    if (router->config->routing != CONFIG_SESSION || size == 0) {
+    bool may_become = config_dynamic_file(router->config) != NULL;
+    if ((router->routing != CONFIG_SESSION && !may_become) || size == 0) {
         return true;
     }
     const char **names = mem_alloc_zero(&router->fleet_mem, size);

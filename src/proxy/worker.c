@@ -180,6 +180,7 @@ void worker_conn_gone(struct worker *worker)
 static void on_wake(void *user)
 {
     struct worker *worker = user;
+    settings_follow(worker);
     take_mailbox(worker);
     queue_take_granted(worker);
     resume_paused(worker);
@@ -260,6 +261,7 @@ bool worker_init(struct worker *worker, struct router *router, size_t number)
     worker->random_id[1] = random_system_seed();
     worker->random.state = random_system_seed();
     worker->reader = prompt_reader_new(&worker->mem);
+    settings_follow(worker);
     return worker->reader != NULL && stats_init(&worker->stats, &worker->mem) &&
            init_pools(worker) && init_loop(worker);
 }
@@ -296,6 +298,7 @@ void worker_fini(struct worker *worker)
     mem_free(&worker->mem, worker->pool_sizes, ROUTE_ENDPOINTS_MAX * sizeof *worker->pool_sizes);
     mem_free(&worker->mem, worker->hashes, worker->hash_capacity * sizeof *worker->hashes);
     stats_fini(&worker->stats);
+    settings_let_go(worker->settings);
     prompt_reader_free(worker->reader);
     buf_fini(&worker->scratch);
     log_fini(&worker->log);

@@ -56,7 +56,9 @@ def all_metrics(tmp_path_factory):
     started = []
     try:
         started.append(Engine("--prefill-tps", "1000000", "--decode-ms", "1"))
-        started.append(Router(started[:1], store=str(folder / "store")))
+        (folder / "dynamic.yaml").write_text("static_aliases: {}\n")
+        started.append(Router(started[:1], "--dynamic-config-yaml", folder / "dynamic.yaml",
+                              store=str(folder / "store")))
         started.append(Server([binary("hashtrie-router"), "--host", "127.0.0.1", "--port", "0", "--no-store",
                                "--service-discovery", "k8s", "--k8s-label-selector", "a=b"],
                               environment={"KUBECONFIG": str(folder / "kubeconfig")}))

@@ -326,6 +326,28 @@ void sim_net_signal(int number)
     }
 }
 
+/* ---- Folders: nothing is watched ---- */
+
+struct net_watch *net_watch_new(struct net_loop *loop, void (*on_change)(void *user), void *user)
+{
+    (void)loop;
+    (void)on_change;
+    (void)user;
+    return NULL;
+}
+
+bool net_watch_start(struct net_watch *watch, const char *folder)
+{
+    (void)watch;
+    (void)folder;
+    return false;
+}
+
+void net_watch_close(struct net_watch *watch)
+{
+    (void)watch;
+}
+
 /* ---- Descriptors of others: there are none ---- */
 
 struct net_poll *net_poll_new(struct net_loop *loop, int fd, net_poll_ready *on_ready, void *user)

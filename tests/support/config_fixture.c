@@ -4,7 +4,7 @@
 
 #include "support/test.h"
 
-enum { ARGUMENTS_MAX = 64, MESSAGES_BYTES_MAX = 1 << 20 };
+enum { MESSAGES_BYTES_MAX = 1 << 20 };
 
 void config_fixture_init(struct config_fixture *fixture)
 {
@@ -44,7 +44,7 @@ static void load(struct config_fixture *fixture, const char *const *first,
                  const char *const *second)
 {
     unload(fixture);
-    char *argv[ARGUMENTS_MAX] = {NULL};
+    char **argv = fixture->argv;
     static char program[] = "hashtrie-router";
     int argc = 0;
     argv[argc++] = program;
@@ -52,7 +52,7 @@ static void load(struct config_fixture *fixture, const char *const *first,
         memcpy(&argv[argc++], &first[i], sizeof(char *)); /* argv is not const; nobody writes. */
     }
     for (size_t i = 0; second[i] != NULL; i++) {
-        assert_true(argc < ARGUMENTS_MAX);
+        assert_true(argc < CONFIG_FIXTURE_ARGUMENTS);
         memcpy(&argv[argc++], &second[i], sizeof(char *));
     }
     struct config_input input = {

@@ -4,6 +4,8 @@
 
 #include "config/config.h"
 
+enum { CONFIG_FIXTURE_ARGUMENTS = 64 };
+
 struct config_fixture {
     struct mem mem;
     struct buf messages; /* NUL-terminated after a load. */
@@ -12,6 +14,7 @@ struct config_fixture {
     const char *root;             /* Set before a load; NULL: an empty machine. */
     const char *const *variables; /* name, value, ..., NULL; may be NULL. */
     char *empty_root;
+    char *argv[CONFIG_FIXTURE_ARGUMENTS]; /* Of the last load: a reload reads them again. */
 };
 
 void config_fixture_init(struct config_fixture *fixture);

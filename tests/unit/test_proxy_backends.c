@@ -1,4 +1,4 @@
-/* The set of backends as it changes; aliases. */
+/* The set of backends as it changes. */
 #include <stdio.h>
 #include <unistd.h>
 
@@ -45,8 +45,6 @@ static void teardown(struct fixture *fixture)
 {
     struct router *router = &fixture->router;
     backends_free(router);
-    mem_free(&router->mem, router->aliases,
-             router->alias_count * sizeof(const struct config_alias *));
     route_fleet_free(router->fleet);
     hashtrie_free(router->trie);
     buf_fini(&fixture->why);
@@ -115,14 +113,11 @@ static struct backend *named(struct fixture *fixture, const char *url)
 static void they_get_address_host_and_path(void **state)
 {
     (void)state;
-    struct config_backend backends[] = {
-        {.url = "http://engine:8000/base", .model = "m", .label = "l"},
-        {.url = "http://[::1]:81", .model = "m", .label = "l"}};
     struct fixture fixture;
     setup(&fixture);
-    fixture.config.backends = backends;
-    fixture.config.backend_count = 2;
-    assert_true(router_add_backends(&fixture.router));
+    struct backend_wish labelled = wish("http://engine:8000/base", ONE);
+    labelled.label = "l";
+    SET(&fixture, labelled, wish("http://[::1]:81", ONE));
     const struct backend *first = fixture.router.backends[0];
     const struct backend *second = fixture.router.backends[1];
     assert_string_equal(first->address.host, "engine");
@@ -371,7 +366,7 @@ static void without_memory_nothing_changes(void **state)
     for (; !done && tries < 100; tries++) {
         struct fixture fixture;
         setup(&fixture);
-        fixture.config.routing = CONFIG_SESSION;
+        fixture.router.routing = CONFIG_SESSION;
         SET(&fixture, wish("http://a:1", ONE), wish("http://b:1", ONE));
         fixture.router.fleet_mem.fail_after = tries;
         fixture.router.fleet_mem.fail_count = 1;
@@ -418,31 +413,6 @@ static void thousands_fit_and_all_may_be_replaced(void **state)
     teardown(&fixture);
 }
 
-static void aliases_are_found_and_others_left_alone(void **state)
-{
-    (void)state;
-    struct config_alias aliases[] = {{"zeta", "m1"}, {"a", "m2"}, {"ab", "m3"}, {"abc", "m4"}};
-    struct fixture fixture;
-    setup(&fixture);
-    fixture.config.aliases = aliases;
-    fixture.config.alias_count = 4;
-    assert_true(router_add_aliases(&fixture.router));
-    bool is_alias = false;
-    for (size_t i = 0; i < 4; i++) {
-        struct span model =
-            router_canonical_model(&fixture.router, span_of(aliases[i].name), &is_alias);
-        assert_true(is_alias);
-        assert_true(span_is(model, aliases[i].model));
-    }
-    static const char *const others[] = {"", "b", "abcd", "zet", "zeta1"};
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
-        struct span model = router_canonical_model(&fixture.router, span_of(others[i]), &is_alias);
-        assert_false(is_alias);
-        assert_true(span_is(model, others[i]));
-    }
-    teardown(&fixture);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -458,7 +428,6 @@ int main(void)
         cmocka_unit_test(a_bad_wish_changes_nothing),
         cmocka_unit_test(without_memory_nothing_changes),
         cmocka_unit_test(thousands_fit_and_all_may_be_replaced),
-        cmocka_unit_test(aliases_are_found_and_others_left_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
