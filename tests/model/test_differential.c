@@ -350,10 +350,9 @@ static uint64_t live(uint64_t seed, uint32_t salt, uint32_t endpoint_count, size
     print_message("%zu prompts, %u chunks in %u nodes, %u differences\n", prompt_count,
                   world.rule.count - NAMESPACES, (unsigned)stats.node_count,
                   (unsigned)world.differences);
-    if (world.differences == 0) {
-        assert_int_equal(stats.chunk_count, world.rule.count - NAMESPACES);
-    }
-    uint64_t differences = world.differences;
+    /* Two chunks with one fingerprint count as one, whether a match has met them or not. */
+    bool all_there = stats.chunk_count == world.rule.count - NAMESPACES;
+    uint64_t differences = world.differences + (all_there ? 0 : 1);
     *held_by_all = world.held_by_all;
     world_fini(&world);
     return differences;
