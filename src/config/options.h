@@ -211,8 +211,6 @@ struct loader {
 
 __attribute__((format(printf, 2, 3))) void loader_error(struct loader *loader, const char *format,
                                                         ...);
-__attribute__((format(printf, 2, 3))) void loader_note(struct loader *loader, const char *format,
-                                                       ...);
 __attribute__((format(printf, 2, 3))) void loader_warn(struct loader *loader, const char *format,
                                                        ...);
 __attribute__((format(printf, 2, 3))) void loader_note(struct loader *loader, const char *format,

@@ -564,7 +564,7 @@ bool scrape_write(struct worker *worker, struct buf *out)
     struct router *router = worker->router;
     struct scrape scrape = {.router = router, .view_capacity = router->slot_count + 1};
     size_t views_size = scrape.view_capacity * sizeof *scrape.views;
-    size_t backends_size = scrape.view_capacity * sizeof *scrape.backends;
+    size_t backends_size = scrape.view_capacity * sizeof(struct backend *);
     scrape.views = mem_alloc(&worker->mem, views_size);
     scrape.backends = mem_alloc(&worker->mem, backends_size);
     if (scrape.views == NULL || scrape.backends == NULL) {
