@@ -88,9 +88,10 @@ struct router {
     size_t worker_count;
     struct bodies bodies;
     struct keys keys;
-    struct net_tls *client_tls; /* Owned; NULL: clients speak plain HTTP. */
-    struct net_tls *engine_tls; /* Owned; NULL: none is reached by https. */
-    uint64_t tls_failures_told; /* First loop's thread. */
+    struct net_tls *client_tls;         /* Owned; NULL: clients speak plain HTTP. */
+    struct net_tls *_Atomic engine_tls; /* Owned; NULL: none is reached by https. Set once, by the
+                                           first loop, when the first such backend comes. */
+    uint64_t tls_failures_told;         /* First loop's thread. */
     uint64_t tls_quiet_until_ns;
     struct net_signal *hangup;
     char *admin_key;              /* Owned; NULL: there is none. */

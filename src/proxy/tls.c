@@ -13,6 +13,7 @@ static struct net_tls *make(struct router *router, const char *whose,
     struct net_tls *tls = net_tls_new(&router->mem, options, problem);
     if (tls == NULL) {
         log_write(router->log, LOG_ERROR, "TLS %s: %s", whose, problem);
+        log_flush(router->log); /* It may be long until somebody else does. */
     }
     return tls;
 }
