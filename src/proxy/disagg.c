@@ -254,6 +254,19 @@ void disagg_decode_failed(struct request *request)
     }
 }
 
+void disagg_prefill_again(struct request *request)
+{
+    struct worker *worker = request->worker;
+    const struct disagg *disagg = request->disagg;
+    REQUIRE(disagg->holds_prefill);
+    request_let_go_choice(request);
+    request->choice = disagg->prefill; /* Should it end before the next choice. */
+    request->pair =
+        backend_pair(worker->router->backends[request->choice.endpoint], request->model);
+    request->series = backend_series(worker, request->pair);
+    change_step(request, DISAGG_PREFILL);
+}
+
 void disagg_answer_nobody(struct request *request)
 {
     struct router *router = request->worker->router;

@@ -91,6 +91,8 @@ enum step disagg_step_collecting(struct request *request);
 /* A try to decode has failed, and there will be another: where it has to be prefilled again, makes
  * that the next step. */
 void disagg_decode_failed(struct request *request);
+/* The same where the decode engine is not to blame, and is let go of. */
+void disagg_prefill_again(struct request *request);
 /* No engine is there for a step: 503. */
 void disagg_answer_nobody(struct request *request);
 

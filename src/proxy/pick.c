@@ -162,7 +162,7 @@ static void record_locked(struct request *request, uint64_t now_s)
         route_request_prefilled(router->fleet, endpoint, request->choice.uncached_bytes);
     }
     request->queued_bytes = route_endpoint_load(router->fleet, endpoint).queued_bytes;
-    request_let_go_choice(request);
+    CHECK(!request->holds_choice);
     backend_hold(router->backends[endpoint]);
     request->holds_choice = true;
     uint64_t now_ns = net_now_ns();

@@ -161,7 +161,7 @@ static void send_again(struct request *request)
 {
     if (disagg_decodes(request)) {
         request_load_moved(request);
-        disagg_decode_failed(request);
+        disagg_prefill_again(request);
         sm_move(&request->sm, REQUEST_ROUTING);
     } else {
         request_begin_connecting(request, true);
