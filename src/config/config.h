@@ -155,6 +155,7 @@ struct config {
     uint64_t request_stats_window_ns;
     uint64_t log_stats_interval_ns; /* 0: off. */
     uint64_t eject_time_ns;
+    uint64_t slow_start_ns; /* 0: off. */
     bool health_checks;
     uint32_t health_check_fall; /* Failures in a row after which an engine is unhealthy, ... */
     uint32_t health_check_rise; /* ... and successes after which it is healthy again. */

@@ -555,6 +555,16 @@ const struct option options[OPTION_ID_COUNT] = {
                            .field = FIELD(eject_time_ns),
                            .help = "For how long; then one request tries it. Doubled after each "
                                    "such try that fails, up to eight times as long."},
+    [OPTION_SLOW_START] = {.flag = "--slow-start",
+                           .metavar = "DURATION",
+                           .kind = OPTION_DURATION,
+                           .fallback = "10s",
+                           .min = 100 * MS,
+                           .max = HOUR,
+                           .may_be_off = true,
+                           .field = FIELD(slow_start_ns),
+                           .help = "For so long a backend that comes to others, or is back, counts "
+                                   "as more loaded than it is: ten times at first."},
     [OPTION_PROXY_ALL_PATHS] = {.flag = "--proxy-all-paths",
                                 .kind = OPTION_SWITCH,
                                 .field = OPTION_NO_FIELD,

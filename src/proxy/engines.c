@@ -282,6 +282,9 @@ static void on_health(void *user, void *engine_user, const struct discovery_resu
     bool up = was_up ? engine->sick_count < router->config->health_check_fall
                      : engine->well_count >= router->config->health_check_rise;
     route_endpoint_set_up(router->fleet, endpoint, up);
+    if (up && !was_up) {
+        route_endpoint_warm_up(router->fleet, endpoint, net_now_ns());
+    }
     if (up) {
         queue_grant_all(router);
     }

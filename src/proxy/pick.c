@@ -415,6 +415,7 @@ void request_first_byte(struct request *request)
     hashtrie_lock(router->trie);
     bool is_back = !request->blamed && route_endpoint_answered(router->fleet, endpoint);
     if (is_back) {
+        route_endpoint_warm_up(router->fleet, endpoint, net_now_ns());
         queue_grant_all(router);
     }
     if (waited_for) {

@@ -108,6 +108,7 @@ static bool make_trie(struct router *router)
     }
     route_fleet_set_limit(router->fleet, config->backend_requests_max);
     route_fleet_set_ejection(router->fleet, config->eject_after_failures, config->eject_time_ns);
+    route_fleet_set_slow_start(router->fleet, config->slow_start_ns);
     return true;
 }
 

@@ -346,7 +346,11 @@ static void commit_wanted(struct router *router, struct wanted *wanted)
     if (wanted->wish->generation != NULL) {
         engines_note_generation(router, backend, wanted->wish->generation);
     }
+    bool comes = wanted->is_back || route_endpoint_is_asleep(router->fleet, backend->number);
     route_endpoint_set_asleep(router->fleet, backend->number, wanted->wish->sleeping);
+    if (comes && router->backend_count > 0) { /* Those of the start are alike. */
+        route_endpoint_warm_up(router->fleet, backend->number, net_now_ns());
+    }
 }
 
 static bool commit(struct change *change)

@@ -20,7 +20,7 @@ struct route_fleet *route_fleet_new(struct mem *mem, uint64_t seed)
     *fleet = (struct route_fleet){.mem = mem,
                                   .random = {.state = seed},
                                   .in_flight_max = UINT32_MAX,
-                                  .next_retry_ns = UINT64_MAX};
+                                  .next_change_ns = UINT64_MAX};
     atomic_init(&fleet->model_count, 0);
     fleet->models = mem_alloc_zero(mem, ROUTE_MODELS_MAX * sizeof *fleet->models);
     if (fleet->models == NULL) {
@@ -94,7 +94,9 @@ uint64_t fleet_load(const struct route_fleet *fleet, size_t endpoint)
 static void update_load_cost(struct route_fleet *fleet, size_t endpoint)
 {
     bool open = fleet_is_open(fleet, endpoint) && fleet_has_room(fleet, endpoint);
-    fleet->load_cost[endpoint] = open ? fleet_load(fleet, endpoint) : FLEET_DOWN;
+    uint32_t warmth = fleet->endpoints[endpoint].warmth;
+    fleet->load_cost[endpoint] =
+        open ? fleet_load(fleet, endpoint) * ROUTE_WARM_STEPS / warmth : FLEET_DOWN;
 }
 
 /* SIZE_MAX: none, and no room for another. */
@@ -133,8 +135,11 @@ int route_endpoint_add(struct route_fleet *fleet)
     if (number == SIZE_MAX) {
         return -1;
     }
-    fleet->endpoints[number] = (struct route_endpoint){
-        .used = true, .up = true, .roles = ROUTE_ROLES_ALL, .sent_bytes = mean_sent(fleet, number)};
+    fleet->endpoints[number] = (struct route_endpoint){.used = true,
+                                                       .up = true,
+                                                       .roles = ROUTE_ROLES_ALL,
+                                                       .warmth = ROUTE_WARM_STEPS,
+                                                       .sent_bytes = mean_sent(fleet, number)};
     update_load_cost(fleet, number);
     return (int)number;
 }
@@ -296,6 +301,11 @@ bool route_serves(const struct route_fleet *fleet, size_t endpoint, size_t model
     return fleet_serves(fleet, endpoint, model);
 }
 
+static void note_change(struct route_fleet *fleet, uint64_t at_ns)
+{
+    fleet->next_change_ns = at_ns < fleet->next_change_ns ? at_ns : fleet->next_change_ns;
+}
+
 /* ---- Ejection ---- */
 
 void route_fleet_set_ejection(struct route_fleet *fleet, uint32_t failures, uint64_t pause_ns)
@@ -318,9 +328,7 @@ uint64_t route_endpoint_failed(struct route_fleet *fleet, size_t endpoint, uint6
     at->ejection_count += at->ejection_count < ROUTE_EJECTION_DOUBLINGS ? 1 : 0;
     at->state = FLEET_EJECTED;
     at->retry_ns = now_ns + pause_ns;
-    if (at->retry_ns < fleet->next_retry_ns) {
-        fleet->next_retry_ns = at->retry_ns;
-    }
+    note_change(fleet, at->retry_ns);
     update_load_cost(fleet, endpoint);
     return pause_ns;
 }
@@ -345,19 +353,55 @@ bool route_endpoint_is_ejected(const struct route_fleet *fleet, size_t endpoint)
     return fleet->endpoints[endpoint].state != FLEET_FINE;
 }
 
-void fleet_end_pauses(struct route_fleet *fleet, uint64_t now_ns)
+/* ---- Slow start ---- */
+
+void route_fleet_set_slow_start(struct route_fleet *fleet, uint64_t slow_start_ns)
 {
-    fleet->next_retry_ns = UINT64_MAX;
+    fleet->slow_start_ns = slow_start_ns;
+}
+
+void route_endpoint_warm_up(struct route_fleet *fleet, size_t endpoint, uint64_t now_ns)
+{
+    REQUIRE(endpoint < fleet->endpoint_count);
+    struct route_endpoint *at = &fleet->endpoints[endpoint];
+    if (fleet->slow_start_ns == 0) {
+        return;
+    }
+    at->warmth = 1;
+    at->warmer_ns = now_ns + fleet->slow_start_ns / ROUTE_WARM_STEPS;
+    note_change(fleet, at->warmer_ns);
+    update_load_cost(fleet, endpoint);
+}
+
+static void grow_warmer(struct route_fleet *fleet, size_t endpoint, uint64_t now_ns)
+{
+    struct route_endpoint *at = &fleet->endpoints[endpoint];
+    uint64_t step_ns = fleet->slow_start_ns / ROUTE_WARM_STEPS;
+    if (at->warmer_ns <= now_ns) {
+        uint64_t steps = 1 + (now_ns - at->warmer_ns) / (step_ns + 1);
+        uint64_t warmth = at->warmth + steps;
+        at->warmth = warmth < ROUTE_WARM_STEPS ? (uint32_t)warmth : ROUTE_WARM_STEPS;
+        at->warmer_ns += steps * step_ns;
+        update_load_cost(fleet, endpoint);
+    }
+    if (at->warmth < ROUTE_WARM_STEPS) {
+        note_change(fleet, at->warmer_ns);
+    }
+}
+
+void fleet_catch_up(struct route_fleet *fleet, uint64_t now_ns)
+{
+    fleet->next_change_ns = UINT64_MAX;
     for (size_t i = 0; i < fleet->endpoint_count; i++) {
         struct route_endpoint *at = &fleet->endpoints[i];
-        if (at->state != FLEET_EJECTED) {
-            continue;
-        }
-        if (at->retry_ns <= now_ns) {
+        if (at->state == FLEET_EJECTED && at->retry_ns <= now_ns) {
             at->state = FLEET_HALF_OPEN;
             update_load_cost(fleet, i);
-        } else if (at->retry_ns < fleet->next_retry_ns) {
-            fleet->next_retry_ns = at->retry_ns;
+        } else if (at->state == FLEET_EJECTED) {
+            note_change(fleet, at->retry_ns);
+        }
+        if (at->used && at->warmth < ROUTE_WARM_STEPS) {
+            grow_warmer(fleet, i, now_ns);
         }
     }
 }

@@ -34,6 +34,8 @@ struct route_endpoint {
     uint32_t failure_count;  /* In a row. */
     uint32_t ejection_count; /* Pauses in a row. */
     uint64_t retry_ns;       /* End of the pause. */
+    uint32_t warmth;         /* Of ROUTE_WARM_STEPS. */
+    uint64_t warmer_ns;      /* When it gets the next step. */
     uint64_t sent_bytes;     /* Uncached ones, ever. */
     double ns_per_byte;      /* Prefill time learned; 0: nothing yet. */
 };
@@ -57,9 +59,10 @@ struct ring {
 };
 
 /*
- * load_cost[e] = queued(e) + active(e) / 10 + 500 tokens x in_flight(e), or FLEET_DOWN for one that
- * is down, ejected or at its limit: in an array of its own, so that the search for the least loaded
- * reads 8 bytes an endpoint (measured: 1.2 us for 1,000 candidates, 5 us for 4,000).
+ * load_cost[e] = queued(e) + active(e) / 10 + 500 tokens x in_flight(e), more while it warms up, or
+ * FLEET_DOWN for one that is down, ejected or at its limit: in an array of its own, so that the
+ * search for the least loaded reads 8 bytes an endpoint (measured: 1.2 us for 1,000 candidates, 5
+ * us for 4,000).
  */
 struct route_fleet {
     struct mem *mem; /* Borrowed. */
@@ -75,7 +78,8 @@ struct route_fleet {
     uint32_t eject_failures; /* 0: nobody is ever ejected. */
     uint64_t eject_pause_ns;
     struct ring ring;
-    uint64_t next_retry_ns; /* The first end of a pause; UINT64_MAX: none. */
+    uint64_t slow_start_ns;  /* 0: all are warm at once. */
+    uint64_t next_change_ns; /* The first end of a pause or step of warmth; UINT64_MAX: none. */
 };
 
 /* Takes one more request. */
@@ -102,8 +106,8 @@ static inline bool fleet_has_role(const struct route_fleet *fleet, size_t endpoi
 }
 
 uint64_t fleet_load(const struct route_fleet *fleet, size_t endpoint);
-/* Those whose pause is over become half open. */
-void fleet_end_pauses(struct route_fleet *fleet, uint64_t now_ns);
+/* Those whose pause is over become half open, others warmer. */
+void fleet_catch_up(struct route_fleet *fleet, uint64_t now_ns);
 bool fleet_serves(const struct route_fleet *fleet, size_t endpoint, size_t model);
 
 /* ---- policy.c ---- */

@@ -242,8 +242,8 @@ bool route_pick(struct route_fleet *fleet, const struct route_query *query,
                 struct route_choice *out)
 {
     REQUIRE(query->model < fleet->model_count);
-    if (query->now_ns >= fleet->next_retry_ns) {
-        fleet_end_pauses(fleet, query->now_ns);
+    if (query->now_ns >= fleet->next_change_ns) {
+        fleet_catch_up(fleet, query->now_ns);
     }
     return pick(fleet, query, false, out) ||
            (!is_one_busy(fleet, query) && pick(fleet, query, true, out));

@@ -35,6 +35,7 @@ enum {
     ROUTE_ACTIVE_PARTS = 10, /* One part of these counts. */
     ROUTE_PROMPT_PARTS = 20,
     ROUTE_EJECTION_DOUBLINGS = 3,
+    ROUTE_WARM_STEPS = 10,
 };
 
 enum route_policy {
@@ -107,6 +108,17 @@ uint64_t route_endpoint_failed(struct route_fleet *fleet, size_t endpoint, uint6
 /* It has answered. True: it had been ejected. */
 bool route_endpoint_answered(struct route_fleet *fleet, size_t endpoint);
 bool route_endpoint_is_ejected(const struct route_fleet *fleet, size_t endpoint);
+
+/* ---- Slow start ----
+ *
+ * An engine that has just come pages in and compiles: while it warms up its load counts more, ten
+ * times at first, so that it gets a share that grows. An idle one gets what it would get anyway.
+ */
+
+/* For how long; 0: not at all, as at the start. */
+void route_fleet_set_slow_start(struct route_fleet *fleet, uint64_t slow_start_ns);
+/* It is new, or back, among others that are warm. */
+void route_endpoint_warm_up(struct route_fleet *fleet, size_t endpoint, uint64_t now_ns);
 
 /* At most so many requests at each endpoint at a time; 0: any number, as at the start. One at its
  * limit is no candidate. */

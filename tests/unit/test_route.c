@@ -292,6 +292,60 @@ static void an_endpoint_that_fails_in_a_row_is_ejected_for_a_while(void **state)
     assert_true(share_of_2(fixture, PAUSE_NS) > 20);
 }
 
+/* Of 100 requests that stay, how many each of two gets. */
+static void count_split(struct route_fleet *fleet, uint64_t now_ns, size_t counts[2])
+{
+    struct route_query query = {.policy = ROUTE_PREFIXAWARE, .chunk_bytes = 128, .now_ns = now_ns};
+    struct route_choice choice;
+    counts[0] = 0;
+    counts[1] = 0;
+    for (int i = 0; i < 110; i++) {
+        assert_true(route_pick(fleet, &query, &choice));
+        counts[choice.endpoint]++;
+        route_request_sent(fleet, choice.endpoint, 0, 0);
+    }
+    for (size_t e = 0; e < 2; e++) {
+        for (size_t i = 0; i < counts[e]; i++) {
+            route_request_prefilled(fleet, e, 0);
+            route_request_ended(fleet, e, 0);
+        }
+    }
+}
+
+static void one_that_comes_later_gets_a_share_that_grows(void **state)
+{
+    (void)state;
+    enum { START_NS = 1000 };
+    struct mem mem;
+    mem_init(&mem, SIZE_MAX);
+    struct route_fleet *fleet = route_fleet_new(&mem, test_seed());
+    for (size_t e = 0; e < 2; e++) {
+        assert_int_equal(route_endpoint_add(fleet), e);
+        assert_true(route_endpoint_serves(fleet, e, "m"));
+    }
+    size_t counts[2];
+    route_endpoint_warm_up(fleet, 1, 5); /* Not asked for. */
+    count_split(fleet, 5, counts);
+    assert_int_equal(counts[1], 55);
+    route_fleet_set_slow_start(fleet, START_NS);
+    route_endpoint_warm_up(fleet, 1, 10);
+    count_split(fleet, 10, counts);
+    assert_int_equal(counts[1], 10); /* A tenth of the other's. */
+    size_t before = counts[1];
+    for (uint64_t now_ns = 10 + 110; now_ns < 10 + START_NS; now_ns += 110) {
+        count_split(fleet, now_ns, counts);
+        assert_true(counts[1] > before);
+        before = counts[1];
+    }
+    count_split(fleet, 10 + START_NS, counts);
+    assert_int_equal(counts[1], 55);
+    route_endpoint_warm_up(fleet, 1, 5000);
+    count_split(fleet, 50000, counts); /* Nobody asked in between. */
+    assert_int_equal(counts[1], 55);
+    route_fleet_free(fleet);
+    mem_fini(&mem);
+}
+
 static void an_ejected_endpoint_is_another_one_but_no_sound_one(void **state)
 {
     struct fixture *fixture = *state;
@@ -614,6 +668,7 @@ int main(void)
         CASE(roundrobin_rotates_evenly),
         CASE(prefill_time_is_learned),
         CASE(an_endpoint_that_fails_in_a_row_is_ejected_for_a_while),
+        CASE(one_that_comes_later_gets_a_share_that_grows),
         CASE(an_ejected_endpoint_is_another_one_but_no_sound_one),
         CASE(one_request_probes_an_endpoint_whose_pause_is_over),
         CASE(pauses_double_up_to_a_limit_and_start_anew_after_an_answer),
