@@ -2,11 +2,12 @@
 import json
 import os
 import signal
+import socket
 import threading
 
 import pytest
 
-from client import chat, engine_of, get
+from client import Connection, chat, chat_body, engine_of, get
 from harness import wait_until
 from prometheus import scrape
 
@@ -203,3 +204,25 @@ def test_aliases_logic_and_session_key_change(world):
     decisions = scrape(router)
     assert decisions.total("hashtrie_routing_decisions_total", policy="session") == 7
     assert decisions.total("hashtrie_routing_decisions_total", policy="roundrobin") == 4
+
+
+def test_backends_may_have_a_path_a_short_name_and_an_ipv6_address(world):
+    """localhost may be ::1 first, where nobody listens: its next address is tried."""
+    upstream = world.upstream(lambda exchange: exchange.answer())
+    router = world.router([f"http://localhost:{upstream.port}/base/v2"],
+                          "--engine-stats-interval", "0")
+    assert chat(router, "hello").status == 200
+    assert upstream.exchanges[0].request_line == "POST /base/v2/v1/chat/completions HTTP/1.1"
+    assert upstream.exchanges[0].header("host") == f"localhost:{upstream.port}"
+
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
+        port = listener.getsockname()[1]
+        six = world.router([f"http://[::1]:{port}"], "--engine-stats-interval", "0")
+        with Connection(six.address) as connection:
+            connection.send_request("POST", "/v1/chat/completions", chat_body("hello"))
+            engine, _ = listener.accept()
+            with engine:
+                head = engine.recv(65536)
+                assert f"Host: [::1]:{port}\r\n".encode() in head
+                engine.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                assert connection.read_answer().status == 200
