@@ -41,9 +41,12 @@ enum {
     ROUTER_BACKOFF_DOUBLINGS_MAX = 4,
 };
 
-#define ROUTER_BACKOFF_NS (20 * UINT64_C(1000000))    /* Before the second retry; then doubled. */
-#define ROUTER_SWEEP_NS   (1000 * UINT64_C(1000000))  /* Timeouts below are checked so often. */
-#define ROUTER_FINISH_NS  (30 * UINT64_C(1000000000)) /* A body that others have to wait for. */
+/* So long after it was made a connection to an engine is no longer kept: a name is resolved for new
+ * ones, and one that never rests would go to an address of before for ever. */
+#define ROUTER_POOL_AGE_NS (60 * UINT64_C(1000000000))
+#define ROUTER_BACKOFF_NS  (20 * UINT64_C(1000000))    /* Before the second retry; then doubled. */
+#define ROUTER_SWEEP_NS    (1000 * UINT64_C(1000000))  /* Timeouts below are checked so often. */
+#define ROUTER_FINISH_NS   (30 * UINT64_C(1000000000)) /* A body that others have to wait for. */
 #define ROUTER_LINGER_NS \
     (2 * UINT64_C(1000000000)) /* After the last answer, for the client to read it. */
 

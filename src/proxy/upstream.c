@@ -85,6 +85,7 @@ static struct upstream *upstream_new(struct request *request, size_t endpoint)
                                   .endpoint = endpoint,
                                   .backend = worker->router->backends[endpoint],
                                   .request = request,
+                                  .made_ns = net_now_ns(),
                                   .idle_limit_ns = worker->router->config->upstream_idle_timeout_ns,
                                   .untaken = SIZE_MAX,
                                   .served = 1,
@@ -135,16 +136,18 @@ void upstream_release(struct upstream *upstream, bool reusable)
 {
     struct worker *worker = upstream->worker;
     size_t *pool_size = &worker->pool_sizes[upstream->endpoint];
+    uint64_t now_ns = net_now_ns();
     upstream->request = NULL;
-    if (!reusable || atomic_load(&upstream->backend->gone) || upstream->ended ||
-        !upstream->connected || worker->drained || *pool_size >= ROUTER_POOL_IDLE_MAX ||
+    if (!reusable || now_ns - upstream->made_ns >= ROUTER_POOL_AGE_NS ||
+        atomic_load(&upstream->backend->gone) || upstream->ended || !upstream->connected ||
+        worker->drained || *pool_size >= ROUTER_POOL_IDLE_MAX ||
         net_stream_queued(upstream->stream) > 0 || upstream->idle_limit_ns == 0 ||
         upstream->served >= upstream->served_max ||
         net_stream_read_start(upstream->stream) != NET_OK) {
         upstream_close(upstream);
         return;
     }
-    upstream->idle_since_ns = net_now_ns();
+    upstream->idle_since_ns = now_ns;
     list_push_back(&worker->pools[upstream->endpoint], &upstream->idle);
     (*pool_size)++;
 }

@@ -21,6 +21,7 @@ struct upstream {
     size_t endpoint;
     struct backend *backend; /* Held. */
     struct request *request; /* NULL: idle. */
+    uint64_t made_ns;
     uint64_t idle_since_ns;
     uint64_t idle_limit_ns; /* It is not kept for longer. */
     size_t untaken;    /* Of the request, by the engine, when last looked at; SIZE_MAX: not yet. */
