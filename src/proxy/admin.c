@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "json/json.h"
 #include "proxy/conn.h"
+#include "proxy/ids.h"
 #include "proxy/request.h"
 #include "proxy/scrape.h"
 
@@ -70,6 +71,47 @@ static void serve_models(struct request *request, struct buf *body)
     admin_send_json(request, 200, body, &writer);
 }
 
+/* Lock held. */
+static void write_engine(struct json_writer *writer, const struct router *router,
+                         const struct backend *backend)
+{
+    char id[BACKEND_TEXT_MAX + 1];
+    backend_write_id(backend, id);
+    json_write_object(writer);
+    json_write_key(writer, "engine_id");
+    json_write_text(writer, id);
+    json_write_key(writer, "serving_models");
+    json_write_array(writer);
+    for (size_t i = 0; i < route_model_count(router->fleet); i++) {
+        const char *name = route_model_name(router->fleet, i);
+        if (name[0] != '\0' && route_serves(router->fleet, backend->number, i)) {
+            json_write_text(writer, name);
+        }
+    }
+    json_write_end(writer);
+    json_write_key(writer, "created");
+    json_write_uint(writer, router->start_unix_s);
+    json_write_end(writer);
+}
+
+static void serve_engines(struct request *request, struct buf *body)
+{
+    struct router *router = request->worker->router;
+    struct json_writer writer;
+    json_writer_init(&writer, body);
+    json_write_array(&writer);
+    hashtrie_lock(router->trie);
+    for (size_t i = 0; i < router->slot_count; i++) {
+        const struct backend *backend = router->backends[i];
+        if (backend != NULL && !atomic_load(&backend->gone)) {
+            write_engine(&writer, router, backend);
+        }
+    }
+    hashtrie_unlock(router->trie);
+    json_write_end(&writer);
+    admin_send_json(request, 200, body, &writer);
+}
+
 static void serve_metrics(struct request *request, struct buf *body)
 {
     body->size_max = SCRAPE_BYTES_MAX;
@@ -86,7 +128,7 @@ static const struct {
     void (*serve)(struct request *request, struct buf *body);
 } paths[] = {
     {"/health", health_serve},   {"/ready", health_serve_ready}, {"/version", serve_version},
-    {"/metrics", serve_metrics}, {"/v1/models", serve_models},
+    {"/metrics", serve_metrics}, {"/v1/models", serve_models},   {"/engines", serve_engines},
 };
 
 static const char snapshot_path[] = "/admin/snapshot";

@@ -112,7 +112,8 @@ void request_on_head(struct request *request, const struct http_head *head)
     struct span path = path_of(request->target);
     bool all = request->worker->router->config->proxy_all_paths && !admin_has(path);
     request->path_kind = path_kind_of(head->method, path, all, &allowed);
-    bool guarded = request->path_kind != PATH_LOCAL || path_is_below(path, "/v1");
+    bool guarded =
+        request->path_kind != PATH_LOCAL || path_is_below(path, "/v1") || span_is(path, "/engines");
     if (request->conn->admin) {
         request->path_kind = PATH_LOCAL;
     }

@@ -14,6 +14,7 @@
 #include "proxy/backends.h"
 #include "proxy/conn.h"
 #include "proxy/disagg.h"
+#include "proxy/ids.h"
 #include "proxy/queue.h"
 
 /* ---- Reloads ---- */
@@ -121,11 +122,29 @@ static size_t collect_holders(const struct router *router, const struct hashtrie
     return count;
 }
 
+/* Lock held. The engine that the request names is there, and has not been tried. */
+static bool pin_may_come(const struct request *request)
+{
+    const struct router *router = request->worker->router;
+    const struct backend *backend = backend_by_id(router, request->pin);
+    return backend != NULL && request->excluded_count == 0 &&
+           route_serves(router->fleet, backend->number, request->model) &&
+           route_endpoint_is_up(router->fleet, backend->number) &&
+           !route_endpoint_is_asleep(router->fleet, backend->number);
+}
+
 /* Lock held. */
 static bool pick_locked(struct request *request, const struct hashtrie_match *match)
 {
     struct router *router = request->worker->router;
     struct route_holder holders[HASHTRIE_HOLDERS_MAX];
+    const struct backend *pinned = NULL;
+    if (request->pin.size > 0) {
+        pinned = backend_by_id(router, request->pin);
+        if (pinned == NULL) {
+            return false;
+        }
+    }
     static_assert((int)HASHTRIE_HOLDERS_MAX <= (int)ROUTE_HOLDERS_MAX, "a match fits a query");
     struct route_query query = {
         .policy = router_policy(router),
@@ -142,6 +161,7 @@ static bool pick_locked(struct request *request, const struct hashtrie_match *ma
         .chunk_bytes = router->config->chunk_size,
         .session = {.data = request->session, .size = request->session_size},
         .urgent = request->priority < (int64_t)router->config->priority_threshold,
+        .pinned = pinned == NULL ? 0 : pinned->number + 1,
         .beta = router->config->loadaware_beta,
         .now_ns = net_now_ns(),
     };
@@ -202,7 +222,7 @@ static enum pick_result choose_locked(struct request *request, const struct hash
 {
     struct router *router = request->worker->router;
     bool tried = request->excluded_count > 0 || request->has_place;
-    if (!disagg_can_go_on(request)) {
+    if (!disagg_can_go_on(request) || (request->pin.size > 0 && !pin_may_come(request))) {
         return PICK_NOBODY;
     }
     if ((request->has_place || admit_has_room(&router->admit)) &&

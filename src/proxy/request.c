@@ -45,6 +45,7 @@ static void request_reset(struct request *request)
     request->id = (struct span){0};
     request->method = (struct span){0};
     request->target = (struct span){0};
+    request->pin = (struct span){0};
     request->version_minor = 1;
     request->to_head = false;
     request->path_kind = PATH_LOCAL;

@@ -90,6 +90,7 @@ struct request {
     struct span id; /* In the head, or id_text. */
     struct span method;
     struct span target; /* As it came, query included. */
+    struct span pin;    /* In it: the id of the only engine that may get it. Size 0: any may. */
     struct buf body;
     uint64_t body_charged;      /* To router->bodies, what is reserved included. */
     uint64_t body_reserved;     /* Of these, not yet come. */

@@ -347,6 +347,9 @@ bool request_read_subject(struct request *request)
     if (request->path_kind == PATH_ANY) {
         return take_first_model(request);
     }
+    if (!disagg_is_on(request->worker->router->config)) {
+        request->pin = path_parameter(request->target, "id");
+    }
     if (span_is(request->method, "GET")) {
         return read_query(request);
     }

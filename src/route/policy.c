@@ -4,7 +4,7 @@
 static const char *const outcome_names[ROUTE_OUTCOME_COUNT] = {
     [ROUTE_HOLDER] = "holder",        [ROUTE_SHORTER] = "shorter",     [ROUTE_SPREAD] = "spread",
     [ROUTE_NO_HOLDER] = "no_holder",  [ROUTE_NO_PROMPT] = "no_prompt", [ROUTE_ROTATED] = "rotated",
-    [ROUTE_SESSION_KEPT] = "session", [ROUTE_BY_LOAD] = "load",
+    [ROUTE_SESSION_KEPT] = "session", [ROUTE_BY_LOAD] = "load",        [ROUTE_PINNED] = "pinned",
 };
 
 const char *route_outcome_name(enum route_outcome outcome)
@@ -244,6 +244,13 @@ bool route_pick(struct route_fleet *fleet, const struct route_query *query,
     REQUIRE(query->model < fleet->model_count);
     if (query->now_ns >= fleet->next_change_ns) {
         fleet_catch_up(fleet, query->now_ns);
+    }
+    if (query->pinned > 0) { /* Ejected or not: there is no other. */
+        bool taken = fleet_is_candidate(fleet, query, query->pinned - 1, true);
+        if (taken) {
+            query_choose(query, query->pinned - 1, ROUTE_PINNED, out);
+        }
+        return taken;
     }
     return pick(fleet, query, false, out) ||
            (!is_one_busy(fleet, query) && pick(fleet, query, true, out));

@@ -58,6 +58,7 @@ enum route_outcome {
     ROUTE_ROTATED,      /* roundrobin. */
     ROUTE_SESSION_KEPT, /* session: the place of its session. */
     ROUTE_BY_LOAD,      /* leastload, loadaware without a holder, priority. */
+    ROUTE_PINNED,       /* The request names it. */
     ROUTE_OUTCOME_COUNT
 };
 const char *route_outcome_name(enum route_outcome outcome); /* "holder", "shorter", ... */
@@ -168,6 +169,7 @@ struct route_query {
     uint64_t chunk_bytes; /* The least that counts as uncached. */
     struct span session;  /* ROUTE_SESSION; data NULL: none. */
     bool urgent;          /* ROUTE_PRIORITY. */
+    size_t pinned;        /* 1 + the only endpoint that may be taken; 0: any. */
     double beta;          /* ROUTE_LOADAWARE. */
     uint64_t now_ns;      /* Monotonic. */
 };
