@@ -595,6 +595,7 @@ def test_metrics_and_spans(world):
     prefill, decode, router = mock_pair(world, 1, 1, "--otel-endpoint", collector.url)
     for _ in range(2):
         chat(router, "hello " * 100)
+    wait_until(lambda: scrape(router).total("vllm:request_latency_seconds_count") == 4)
     metrics = scrape(router)
     for engine in (prefill[0], decode[0]):
         assert metrics.value("vllm:request_latency_seconds_count", server=engine.url,

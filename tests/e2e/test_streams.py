@@ -12,10 +12,10 @@ from test_failures import idle
 from test_hostile_engines import Lazy, size_of
 
 
-def open_stream(router, version="HTTP/1.1", **options):
+def open_stream(router, version="HTTP/1.1", max_tokens=4, **options):
     connection = Connection(router.address, **options)
-    connection.send_request("POST", "/v1/chat/completions", chat_body("x", stream=True),
-                            version=version)
+    body = {**chat_body("x", stream=True), "max_tokens": max_tokens}
+    connection.send_request("POST", "/v1/chat/completions", body, version=version)
     return connection
 
 
@@ -49,16 +49,17 @@ def test_nothing_of_a_stream_is_held_back(world, version):
 def test_memory_of_idle_streams(world):
     """HASHTRIE_STREAMS=10000: as many; they have to fit in 300 MB."""
     count = int(os.environ.get("HASHTRIE_STREAMS", "1000"))
-    engines = world.engines(1 + count // 4000, "--prefill-tps", "1e9", "--decode-ms", "1000000",
+    engines = world.engines(1 + count // 4000, "--prefill-tps", "1e9", "--decode-ms", "500",
+                            "--kv-tokens", "100000000",
                             "--max-batch", count)  # One runs at most 4,096 at a time.
     router = world.router(engines, "--threads", "2")
     streams = []
     try:
-        with open_stream(router) as first:
+        with open_stream(router, max_tokens=1000) as first:
             next(first.chunks()) if first.read_head().status == 200 else None
         before = router.rss_bytes()
         for at in range(0, count, 500):  # No more at a time than a listener's queue takes.
-            part = [open_stream(router) for _ in range(at, min(at + 500, count))]
+            part = [open_stream(router, max_tokens=1000) for _ in range(at, min(at + 500, count))]
             streams += part
             for stream in part:
                 assert stream.read_head().status == 200
