@@ -77,9 +77,9 @@ bool keys_hide(const struct router *router, struct span name)
            (span_is_nocase(name, "authorization") || span_is_nocase(name, "x-api-key"));
 }
 
-struct span keys_for_engines(const struct router *router)
+struct span keys_for_engines(const struct router *router, bool asked_for_us)
 {
-    return router->keys.required ? router->keys.engine_value : (struct span){0};
+    return router->keys.required || asked_for_us ? router->keys.engine_value : (struct span){0};
 }
 
 /* ---- Reading ---- */

@@ -39,8 +39,9 @@ void keys_stop(struct router *router);   /* Wipes them. */
 bool keys_allow(struct router *router, const struct http_head *head); /* Any thread. */
 /* A header of a client that is not for engines. */
 bool keys_hide(const struct router *router, struct span name);
-/* Value of the Authorization that goes to engines instead; data NULL: none. */
-struct span keys_for_engines(const struct router *router);
+/* Value of the Authorization that goes to engines instead; data NULL: none. `asked_for_us`: as in
+ * what the router itself asks, whatever clients show. */
+struct span keys_for_engines(const struct router *router, bool asked_for_us);
 
 /* The token of "Authorization: Bearer TOKEN"; data NULL: none. */
 struct span keys_bearer(const struct http_head *head);

@@ -3,25 +3,29 @@
 static const struct {
     const char *path;
     const char *method;
+    enum path_kind kind;
 } engine_paths[] = {
-    {"/v1/chat/completions", "POST"},
-    {"/v1/completions", "POST"},
-    {"/v1/embeddings", "POST"},
-    {"/v1/responses", "POST"},
-    {"/v1/messages", "POST"},
-    {"/v1/messages/count_tokens", "POST"},
-    {"/tokenize", "POST"},
-    {"/detokenize", "POST"},
-    {"/v1/rerank", "POST"},
-    {"/rerank", "POST"},
-    {"/v1/score", "POST"},
-    {"/score", "POST"},
-    {"/v1/audio/speech", "POST"},
-    {"/v1/audio/transcriptions", "POST"},
-    {"/v1/audio/translations", "POST"},
-    {"/v1/audio/voices", "GET"},
-    {"/v1/images/generations", "POST"},
-    {"/v1/images/edits", "POST"},
+    {"/v1/chat/completions", "POST", PATH_ENGINE},
+    {"/v1/completions", "POST", PATH_ENGINE},
+    {"/v1/embeddings", "POST", PATH_ENGINE},
+    {"/v1/responses", "POST", PATH_ENGINE},
+    {"/v1/messages", "POST", PATH_ENGINE},
+    {"/v1/messages/count_tokens", "POST", PATH_ENGINE},
+    {"/tokenize", "POST", PATH_ENGINE},
+    {"/detokenize", "POST", PATH_ENGINE},
+    {"/v1/rerank", "POST", PATH_ENGINE},
+    {"/rerank", "POST", PATH_ENGINE},
+    {"/v1/score", "POST", PATH_ENGINE},
+    {"/score", "POST", PATH_ENGINE},
+    {"/v1/audio/speech", "POST", PATH_ENGINE},
+    {"/v1/audio/transcriptions", "POST", PATH_ENGINE},
+    {"/v1/audio/translations", "POST", PATH_ENGINE},
+    {"/v1/audio/voices", "GET", PATH_ENGINE},
+    {"/v1/images/generations", "POST", PATH_ENGINE},
+    {"/v1/images/edits", "POST", PATH_ENGINE},
+    {"/sleep", "POST", PATH_SLEEP},
+    {"/wake_up", "POST", PATH_SLEEP},
+    {"/is_sleeping", "GET", PATH_SLEEP},
 };
 
 /* Below /v1/, yet the router's own, or refused: see admin.c. */
@@ -85,7 +89,7 @@ enum path_kind path_kind_of(struct span method, struct span path, bool all, cons
     for (size_t i = 0; i < sizeof engine_paths / sizeof *engine_paths; i++) {
         if (span_is(path, engine_paths[i].path)) {
             if (all || span_is(method, engine_paths[i].method)) {
-                return PATH_ENGINE;
+                return engine_paths[i].kind;
             }
             *allowed = engine_paths[i].method;
             return PATH_LOCAL;

@@ -7,6 +7,7 @@
 enum path_kind {
     PATH_LOCAL,   /* Answered here, if by anybody. */
     PATH_ENGINE,  /* One of the engines' interface. */
+    PATH_SLEEP,   /* About one engine, which ?id= names: see sleep.h. */
     PATH_UNKNOWN, /* POST below /v1/: an engine's, if a model is named in its body. */
     PATH_ANY,     /* --proxy-all-paths. */
 };

@@ -127,8 +127,11 @@ static bool pin_may_come(const struct request *request)
 {
     const struct router *router = request->worker->router;
     const struct backend *backend = backend_by_id(router, request->pin);
-    return backend != NULL && request->excluded_count == 0 &&
-           route_serves(router->fleet, backend->number, request->model) &&
+    bool there = backend != NULL && request->excluded_count == 0;
+    if (request->path_kind == PATH_SLEEP) {
+        return there;
+    }
+    return there && route_serves(router->fleet, backend->number, request->model) &&
            route_endpoint_is_up(router->fleet, backend->number) &&
            !route_endpoint_is_asleep(router->fleet, backend->number);
 }
@@ -162,6 +165,7 @@ static bool pick_locked(struct request *request, const struct hashtrie_match *ma
         .session = {.data = request->session, .size = request->session_size},
         .urgent = request->priority < (int64_t)router->config->priority_threshold,
         .pinned = pinned == NULL ? 0 : pinned->number + 1,
+        .anyhow = request->path_kind == PATH_SLEEP,
         .beta = router->config->loadaware_beta,
         .now_ns = net_now_ns(),
     };

@@ -24,11 +24,13 @@ static bool write_client_headers(const struct request *request, struct buf *out,
 {
     const struct router *router = request->worker->router;
     bool traced = router->traces != NULL;
+    struct span key = keys_for_engines(router, request->path_kind == PATH_SLEEP);
     for (size_t i = 0; i < head->header_count; i++) {
         struct span name = head->headers[i].name;
         if (is_dropped(head, name) || span_is_nocase(name, "host") ||
             span_is_nocase(name, "content-length") || span_is_nocase(name, "expect") ||
             (traced && span_is_nocase(name, "traceparent")) || keys_hide(router, name) ||
+            (key.data != NULL && span_is_nocase(name, "authorization")) ||
             (disagg_prefills(request) && span_is_nocase(name, "accept-encoding"))) {
             continue;
         }
@@ -36,7 +38,6 @@ static bool write_client_headers(const struct request *request, struct buf *out,
             return false;
         }
     }
-    struct span key = keys_for_engines(router);
     return (key.data == NULL || http_write_header(out, span_of("Authorization"), key)) &&
            (!traced || traces_write_parent(request, out));
 }

@@ -8,6 +8,7 @@
 #include "proxy/disagg.h"
 #include "proxy/hints.h"
 #include "proxy/queue.h"
+#include "proxy/sleep.h"
 #include "proxy/upstream.h"
 
 static const uint32_t moves[REQUEST_STATE_COUNT] = {
@@ -441,6 +442,9 @@ static enum step step_waiting(struct request *request)
         relay_parse_end(request);
     }
     if (request->head_ready && request_is_turned_away(request)) {
+        return STEP_NEXT;
+    }
+    if (request->head_ready && sleep_is_done(request)) {
         return STEP_NEXT;
     }
     if (request->head_ready && request->framing == REQUEST_COLLECTED) {

@@ -9,6 +9,7 @@
 #include "proxy/hints.h"
 #include "proxy/models.h"
 #include "proxy/paths.h"
+#include "proxy/sleep.h"
 
 enum {
     /* Key bytes come from body bytes; a list of one-digit token ids doubles them, empty messages
@@ -346,6 +347,9 @@ bool request_read_subject(struct request *request)
     struct span boundary = {0};
     if (request->path_kind == PATH_ANY) {
         return take_first_model(request);
+    }
+    if (request->path_kind == PATH_SLEEP) {
+        return sleep_read(request);
     }
     if (!disagg_is_on(request->worker->router->config)) {
         request->pin = path_parameter(request->target, "id");

@@ -346,9 +346,13 @@ static void commit_wanted(struct router *router, struct wanted *wanted)
     if (wanted->wish->generation != NULL) {
         engines_note_generation(router, backend, wanted->wish->generation);
     }
-    bool comes = wanted->is_back || route_endpoint_is_asleep(router->fleet, backend->number);
-    route_endpoint_set_asleep(router->fleet, backend->number, wanted->wish->sleeping);
-    if (comes && router->backend_count > 0) { /* Those of the start are alike. */
+    bool comes = wanted->is_new || wanted->is_back;
+    bool was_asleep = route_endpoint_is_asleep(router->fleet, backend->number);
+    if (comes || router->config->kubernetes) { /* Else only POST /sleep and /wake_up tell. */
+        route_endpoint_set_asleep(router->fleet, backend->number, wanted->wish->sleeping);
+    }
+    bool wakes = was_asleep && !route_endpoint_is_asleep(router->fleet, backend->number);
+    if ((wakes || wanted->is_back) && router->backend_count > 0) { /* At the start all are alike. */
         route_endpoint_warm_up(router->fleet, backend->number, net_now_ns());
     }
 }

@@ -246,7 +246,7 @@ bool route_pick(struct route_fleet *fleet, const struct route_query *query,
         fleet_catch_up(fleet, query->now_ns);
     }
     if (query->pinned > 0) { /* Ejected or not: there is no other. */
-        bool taken = fleet_is_candidate(fleet, query, query->pinned - 1, true);
+        bool taken = query->anyhow || fleet_is_candidate(fleet, query, query->pinned - 1, true);
         if (taken) {
             query_choose(query, query->pinned - 1, ROUTE_PINNED, out);
         }

@@ -170,6 +170,7 @@ struct route_query {
     struct span session;  /* ROUTE_SESSION; data NULL: none. */
     bool urgent;          /* ROUTE_PRIORITY. */
     size_t pinned;        /* 1 + the only endpoint that may be taken; 0: any. */
+    bool anyhow;          /* The one that is pinned, be it down, asleep or full. */
     double beta;          /* ROUTE_LOADAWARE. */
     uint64_t now_ns;      /* Monotonic. */
 };

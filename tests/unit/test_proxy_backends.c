@@ -300,6 +300,9 @@ static void models_come_and_go(void **state)
     struct backend_wish asleep = wish("http://a:1", ONE);
     asleep.sleeping = true;
     SET(&fixture, asleep, wish("http://b:1", ONE));
+    assert_int_equal(candidates(&fixture, "one"), 3); /* Static lists do not know. */
+    fixture.config.kubernetes = true;
+    SET(&fixture, asleep, wish("http://b:1", ONE));
     assert_int_equal(candidates(&fixture, "one"), 2);
     SET(&fixture, wish("http://a:1", ONE), wish("http://b:1", ONE));
     assert_int_equal(candidates(&fixture, "one"), 3);
