@@ -300,7 +300,7 @@ static void ask_in_rounds(struct sim_workload *workload, const struct sim_genera
                 sim_add_piece(workload, 1, rounds->system_tokens);
             }
             sim_add_piece(workload, own.id, own.tokens);
-            told[2 * round] =
+            told[(size_t)2 * round] =
                 (struct sim_piece){.id = maker.next_id++, .tokens = ROUND_QUESTION_TOKENS};
             for (uint32_t i = 0; i <= 2 * round; i++) {
                 sim_add_piece(workload, told[i].id, told[i].tokens);

@@ -93,7 +93,8 @@ void sim_mooncake(struct sim_workload *workload, const struct sim_generate *how)
     open_reader(&reader, how, "mooncake_conversation.jsonl");
     while (next_line(&reader)) {
         int64_t at_ms = number(&reader, "timestamp", 0, INT32_MAX);
-        int64_t input = number(&reader, "input_length", 1, BLOCKS_MAX * SIM_TRACE_BLOCK_TOKENS);
+        int64_t input =
+            number(&reader, "input_length", 1, (int64_t)BLOCKS_MAX * SIM_TRACE_BLOCK_TOKENS);
         int64_t output = number(&reader, "output_length", 1, INT32_MAX);
         if ((double)at_ms > how->seconds * 1000) {
             break;

@@ -52,7 +52,7 @@ static bool read_all(const char *path, struct buf *out, const char **problem)
 static uint64_t hash_text(const struct buf *text)
 {
     uint64_t hash = UINT64_C(0xcbf29ce484222325);
-    for (size_t i = 0; i < text->size; i++) {
+    for (size_t i = 0; text->data != NULL && i < text->size; i++) {
         hash = (hash ^ (unsigned char)text->data[i]) * UINT64_C(0x100000001b3);
     }
     return hash;
@@ -340,8 +340,10 @@ static void take_models(struct file_reader *reader, uint32_t map)
 {
     const struct tree *tree = &reader->tree;
     struct columns columns = {.has_labels = false};
-    struct buf *const all[] = {&columns.backends, &columns.models, &columns.labels, &columns.types};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+    enum { COLUMN_COUNT = 4 };
+    struct buf *const all[COLUMN_COUNT] = {&columns.backends, &columns.models, &columns.labels,
+                                           &columns.types};
+    for (size_t i = 0; i < COLUMN_COUNT; i++) {
         buf_init(all[i], tree->mem, TREE_BYTES_MAX);
     }
     bool added = true;
@@ -360,7 +362,7 @@ static void take_models(struct file_reader *reader, uint32_t map)
             set_column(reader, "static_model_types", &columns.types);
         }
     }
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+    for (size_t i = 0; i < COLUMN_COUNT; i++) {
         buf_fini(all[i]);
     }
 }

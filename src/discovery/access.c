@@ -176,7 +176,8 @@ void access_fini(struct access *access)
 
 static struct span span_or_none(const char *text)
 {
-    return text == NULL ? (struct span){0} : span_of(text);
+    struct span none = {0};
+    return text == NULL ? none : span_of(text);
 }
 
 void access_secure(const struct access *access, struct fetch_options *options)

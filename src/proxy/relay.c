@@ -113,17 +113,15 @@ static bool is_plain_sse(const struct http_head *head)
 static bool build_answer_head(struct request *request, const struct http_head *head)
 {
     struct buf *out = &request->head;
-    struct conn *conn = request->conn;
     request->status = head->status;
     request->framing = choose_framing(request, head);
     request->reusable = head->keep_alive;
     upstream_note_keep_alive(request->upstream, head);
     request->is_sse = is_plain_sse(head);
     meter_begin(&request->meter, request->series);
-    conn->last = conn->last || request->framing == REQUEST_PLAIN;
     bool chunked =
         request->framing == REQUEST_CHUNKED || (request->framing == REQUEST_RAW && head->chunked);
-    bool keep_alive = conn_keeps_alive(conn);
+    bool keep_alive = conn_keeps_alive(request->conn) && request->framing != REQUEST_PLAIN;
     return http_write_status_line(out, head->status) && write_engine_headers(out, head) &&
            http_write_header(out, span_of("X-Request-Id"), request->id) &&
            (!chunked || buf_append_text(out, "Transfer-Encoding: chunked\r\n")) &&

@@ -453,6 +453,7 @@ static enum step step_waiting(struct request *request)
     if (request->head_ready && (request->body_arrived || request->complete)) {
         request_first_byte(request);
         net_timer_stop(request->timer);
+        request->conn->last = request->conn->last || request->framing == REQUEST_PLAIN;
         request->idle_ticks = 0;
         if (!request->complete) {
             start_idle_timer(request);
