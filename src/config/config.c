@@ -407,6 +407,13 @@ static bool allocate(struct config *config)
     return config->values != NULL && config->lists != NULL;
 }
 
+/* Of a switch. */
+static bool is_on(const struct loader *loader, enum option_id id)
+{
+    const char *text = loader->config->values[id].text;
+    return text != NULL && strcmp(text, SWITCH_ON) == 0;
+}
+
 static void load_values(struct loader *loader)
 {
     file_read(loader);
@@ -415,14 +422,10 @@ static void load_values(struct loader *loader)
     store_values(loader);
     lists_read(loader);
     if (!loader->failed) {
-        loader->config->store_enabled = !loader->switches[OPTION_NO_STORE];
-        loader->config->health_checks = loader->switches[OPTION_HEALTH_CHECKS];
-        loader->config->proxy_all_paths = loader->switches[OPTION_PROXY_ALL_PATHS];
-        loader->config->failover_on_busy = loader->switches[OPTION_FAILOVER_ON_BUSY];
-        if (!loader->switches[OPTION_LOG_STATS]) {
+        loader->config->store_enabled = !is_on(loader, OPTION_NO_STORE);
+        if (!is_on(loader, OPTION_LOG_STATS)) {
             loader->config->log_stats_interval_ns = 0;
         }
-        loader->config->otel_secure = loader->switches[OPTION_OTEL_SECURE];
         translate_choices(loader->config);
         check_together(loader);
     }
@@ -441,9 +444,9 @@ enum config_action config_load(const struct config_input *input, struct config *
     }
     flags_read(&loader);
     enum config_action action = CONFIG_RUN;
-    if (loader.switches[OPTION_HELP]) {
+    if (is_on(&loader, OPTION_HELP)) {
         action = CONFIG_HELP;
-    } else if (loader.switches[OPTION_VERSION]) {
+    } else if (is_on(&loader, OPTION_VERSION)) {
         action = CONFIG_VERSION;
     } else {
         load_values(&loader);
@@ -451,7 +454,7 @@ enum config_action config_load(const struct config_input *input, struct config *
             action = CONFIG_REFUSED;
             messages->size = 0; /* Errors alone: warnings would bury them. */
             (void)buf_append(messages, loader.errors.data, loader.errors.size); /* As above. */
-        } else if (loader.switches[OPTION_CHECK_CONFIG]) {
+        } else if (is_on(&loader, OPTION_CHECK_CONFIG)) {
             action = CONFIG_CHECK;
         }
     }

@@ -160,13 +160,16 @@ static void set_option(struct file_reader *reader, enum option_id id, const char
                        const char *text)
 {
     struct loader *loader = reader->loader;
-    bool on = true;
-    if (options[id].kind == OPTION_SWITCH && !read_truth(text, &on)) {
-        fail(reader, key, "it is true or false");
-    } else if (decides(loader, id)) {
-        loader->switches[id] = options[id].kind == OPTION_SWITCH && on;
-        loader_set(loader, id, options[id].kind == OPTION_SWITCH ? (on ? "yes" : "no") : text,
-                   CONFIG_FROM_FILE);
+    if (options[id].kind == OPTION_SWITCH) {
+        bool on = false;
+        if (!read_truth(text, &on)) {
+            fail(reader, key, "it is true or false");
+            return;
+        }
+        text = on ? SWITCH_ON : SWITCH_OFF;
+    }
+    if (decides(loader, id)) {
+        loader_set(loader, id, text, CONFIG_FROM_FILE);
     }
 }
 

@@ -20,7 +20,8 @@ static size_t flag_count(void)
 /* NULL: it takes no value. */
 static const char *metavar_at(size_t i)
 {
-    return i < OPTION_ID_COUNT ? options[i].metavar : legacy_flags[i - OPTION_ID_COUNT].metavar;
+    return i < OPTION_ID_COUNT ? option_metavar(&options[i])
+                               : legacy_flags[i - OPTION_ID_COUNT].metavar;
 }
 
 /* Where a flag's name ends in an argument: at its '=' or its end. */
@@ -139,11 +140,8 @@ static void take(struct loader *loader, size_t i, const char *value)
         legacy_take(loader, &legacy_flags[i - OPTION_ID_COUNT], value);
         return;
     }
-    if (options[i].kind == OPTION_SWITCH) {
-        loader->switches[i] = true;
-        value = "yes";
-    }
-    loader_set(loader, (enum option_id)i, value, CONFIG_FROM_FLAG);
+    loader_set(loader, (enum option_id)i, options[i].kind == OPTION_SWITCH ? SWITCH_ON : value,
+               CONFIG_FROM_FLAG);
 }
 
 /* Reads the flag at argv[i] and its value; returns how many arguments it took. */

@@ -80,8 +80,8 @@ static bool write_names(const struct option *option, struct buf *out)
         return buf_printf(out, "  %s (variable only)\n", option->variable);
     }
     bool done = buf_printf(out, "  %s", option->flag);
-    if (option->metavar != NULL) {
-        done = done && buf_printf(out, " %s", option->metavar);
+    if (option_metavar(option) != NULL) {
+        done = done && buf_printf(out, " %s", option_metavar(option));
     }
     if (option->variable != NULL) {
         done = done && buf_printf(out, " (or %s)", option->variable);

@@ -5,10 +5,10 @@
 #include "config/config.h"
 
 enum option_kind {
-    OPTION_SWITCH,   /* No value; sets a bool (of the loader) to true. */
+    OPTION_SWITCH,   /* No value. Field: bool. */
     OPTION_TEXT,     /* Any text; not empty, see may_be_empty. Field: const char *. */
     OPTION_CHOICE,   /* One of `choices`. Field: const char *, the choice as in the table. */
-    OPTION_COUNT,    /* A whole number. Field: see `width`. */
+    OPTION_COUNT,    /* A whole number. Field: of 2, 4 or 8 bytes. */
     OPTION_SIZE,     /* Bytes. Field: uint64_t. */
     OPTION_DURATION, /* Field: uint64_t, nanoseconds. */
     OPTION_SHARE,    /* A decimal fraction; min and max in thousandths. Field: double. */
@@ -126,12 +126,12 @@ enum option_id {
     OPTION_ID_COUNT
 };
 
-enum { OPTION_NO_FIELD = -1, OPTION_CHOICES_MAX = 12 };
+enum { OPTION_CHOICES_MAX = 12 };
 
 struct option {
     const char *flag;     /* "--port"; NULL: set by its variable alone. */
     const char *variable; /* NULL: no variable. */
-    const char *metavar;  /* What --help shows behind the flag; NULL for switches. */
+    const char *metavar;  /* See option_metavar(); NULL where the kind tells. */
     const char *fallback; /* Default as text, read like any other value; NULL: none, or computed. */
     const char *fallback_note; /* What --help says of a default that is computed or absent. */
     const char *help;
@@ -143,14 +143,18 @@ struct option {
     uint64_t bare_unit;     /* A whole number alone, as the Python router takes it, counts these;
                                0: a unit is needed. */
     enum option_kind kind;
-    unsigned char width; /* Bytes of the field of OPTION_COUNT: 2, 4 or 8. */
-    bool may_be_off;     /* "off" and 0 are accepted and mean 0. */
-    bool may_be_empty;   /* Of OPTION_TEXT: "" is accepted and means NULL. */
-    bool dynamic;        /* May change while the router runs: see file.c. */
-    int field;           /* offsetof in struct config, or OPTION_NO_FIELD. */
+    bool may_be_off;   /* "off" and 0 are accepted and mean 0. */
+    bool may_be_empty; /* Of OPTION_TEXT: "" is accepted and means NULL. */
+    bool dynamic;      /* May change while the router runs: see file.c. */
+    size_t field;      /* Of struct config: its place, ... */
+    size_t width;      /* ... and size; 0: the value is stored in none. */
 };
 
 extern const struct option options[OPTION_ID_COUNT];
+
+/* Values of a switch as text. */
+#define SWITCH_ON  "yes"
+#define SWITCH_OFF "no"
 
 /* One effective value as text. */
 struct config_value {
@@ -192,6 +196,8 @@ bool value_write_duration(struct buf *out, uint64_t nanoseconds);
 
 /* "a size from 16MiB to 16TiB, such as 512MiB": what the option accepts. */
 bool option_write_range(const struct option *option, struct buf *out);
+/* What --help shows behind the flag; NULL: it takes no value. */
+const char *option_metavar(const struct option *option);
 /* The default as --help and messages give it. */
 const char *option_default(const struct option *option);
 
@@ -206,7 +212,6 @@ struct loader {
     struct config *config;
     struct buf errors;
     struct buf *messages;
-    bool switches[OPTION_ID_COUNT];
     bool failed; /* An error was recorded, perhaps without room for its text. */
 };
 

@@ -201,10 +201,10 @@ bool option_write_range(const struct option *option, struct buf *out)
 
 static void store_count(const struct option *option, uint64_t value, struct config *config)
 {
-    if (option->field == OPTION_NO_FIELD) {
+    char *field = (char *)config + option->field;
+    if (option->width == 0) {
         return;
     }
-    char *field = (char *)config + option->field;
     if (option->width == sizeof(uint16_t)) {
         uint16_t narrow = (uint16_t)value;
         memcpy(field, &narrow, sizeof narrow);
@@ -212,14 +212,14 @@ static void store_count(const struct option *option, uint64_t value, struct conf
         uint32_t narrow = (uint32_t)value;
         memcpy(field, &narrow, sizeof narrow);
     } else {
-        CHECK(option->width == sizeof value || option->kind != OPTION_COUNT);
+        CHECK(option->width == sizeof value);
         memcpy(field, &value, sizeof value);
     }
 }
 
 static void store_pointer(const struct option *option, const char *text, struct config *config)
 {
-    if (option->field != OPTION_NO_FIELD) {
+    if (option->width > 0) {
         memcpy((char *)config + option->field, &text, sizeof(const char *));
     }
 }
@@ -272,6 +272,14 @@ static bool store_number(const struct option *option, const char *text, bool fro
     return true;
 }
 
+static void store_switch(const struct option *option, const char *text, struct config *config)
+{
+    bool on = strcmp(text, SWITCH_ON) == 0;
+    if (option->width > 0) {
+        memcpy((char *)config + option->field, &on, sizeof on);
+    }
+}
+
 static bool store_share(const struct option *option, const char *text, struct config *config)
 {
     double value = 0;
@@ -301,6 +309,8 @@ bool option_store(const struct option *option, const char *text, bool from_varia
 {
     switch (option->kind) {
     case OPTION_SWITCH:
+        store_switch(option, text, config);
+        return true;
     case OPTION_LIST:
         return true; /* Read elsewhere. */
     case OPTION_TEXT:

@@ -128,7 +128,7 @@ static void the_table_is_sound(void **state)
         assert_non_null(option_name(option));
         assert_true(option->kind == OPTION_SWITCH || option_default(option) != NULL);
         assert_true(option->flag == NULL || option->kind == OPTION_SWITCH ||
-                    option->metavar != NULL);
+                    option_metavar(option) != NULL);
         struct config config = {0};
         if (option->fallback != NULL) {
             assert_true(option_store(option, option->fallback, false, &config));
