@@ -44,7 +44,8 @@ bool holder_is_live(const struct hashtrie *trie, const struct node *node,
     if (endpoint->name == NULL || moved_kib > now_kib - endpoint->fence) {
         return false;
     }
-    if (endpoint->capacity_kib != 0 && moved_kib > endpoint->reach_kib) {
+    if (endpoint->capacity_kib != 0 &&
+        (moved_kib > endpoint->capacity_kib || moved_kib > now_kib - endpoint->evicted_kib)) {
         return false;
     }
     return !is_too_old(trie, node, holder);

@@ -31,9 +31,9 @@ struct endpoint {
     char *generation;        /* Owned. */
     uint64_t odometer_bytes; /* Never goes down, not even when the slot changes hands. */
     uint32_t capacity_kib;   /* 0: unknown. */
-    uint32_t reach_kib;    /* So far back, by its odometer, its cache reaches; if that is known. */
-    struct recent *recent; /* Owned; NULL: no capacity, or no memory. */
-    uint32_t fence;        /* Holders with an odometer below are dead. */
+    uint32_t evicted_kib;    /* By its odometer: its cache has dropped what was last used before. */
+    struct recent *recent;   /* Owned; NULL: no capacity, or no memory. */
+    uint32_t fence;          /* Holders with an odometer below are dead. */
     uint32_t stored_ahead; /* Stored odometers of it are this much (KiB, modulo 2^32) above ours. */
     uint32_t id;           /* Incarnation. */
     uint32_t match_seen;   /* Number of the match that has listed it already. */

@@ -29,7 +29,7 @@ static uint64_t odometer_kib(const struct endpoint *endpoint)
 /* Before anything is known: as if all that was ever sent had been sent once. */
 void recent_start(struct hashtrie *trie, struct endpoint *endpoint)
 {
-    endpoint->reach_kib = endpoint->capacity_kib;
+    endpoint->evicted_kib = endpoint_odometer_kib(endpoint) - endpoint->capacity_kib;
     if (endpoint->capacity_kib == 0) {
         recent_free(trie, endpoint);
         return;
@@ -89,9 +89,21 @@ void recent_use(struct endpoint *endpoint, uint32_t chunks, bool was_live, uint3
     recent->chunks[recent->newest % RECENT_BUCKETS] += chunks;
 }
 
+/* What was dropped does not come back, whatever the buckets' edges say now. */
+static void note_reach(struct endpoint *endpoint, uint64_t reach_kib)
+{
+    uint32_t now_kib = endpoint_odometer_kib(endpoint);
+    uint32_t reach =
+        reach_kib < endpoint->capacity_kib ? (uint32_t)reach_kib : endpoint->capacity_kib;
+    if (reach < now_kib - endpoint->evicted_kib) {
+        endpoint->evicted_kib = now_kib - reach;
+    }
+}
+
 void recent_measure(struct hashtrie *trie, struct endpoint *endpoint)
 {
     if (endpoint->recent == NULL) {
+        note_reach(endpoint, endpoint->capacity_kib);
         return;
     }
     const struct recent *recent = endpoint->recent;
@@ -110,5 +122,5 @@ void recent_measure(struct hashtrie *trie, struct endpoint *endpoint)
         reach += length;
         length = width;
     }
-    endpoint->reach_kib = reach < endpoint->capacity_kib ? (uint32_t)reach : endpoint->capacity_kib;
+    note_reach(endpoint, reach);
 }

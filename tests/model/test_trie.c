@@ -251,9 +251,10 @@ static void insert(struct world *world)
     check(world);
     struct hashtrie_key shadow = shadow_of(world, world->fresh);
     naive_insert(world->naive, &shadow, to->slot, world->now_s);
-    if (world->trie->endpoints[to->slot].capacity_kib != 0) {
+    const struct endpoint *sent = &world->trie->endpoints[to->slot];
+    if (sent->capacity_kib != 0) {
         naive_endpoint_set_reach(world->naive, to->slot,
-                                 world->trie->endpoints[to->slot].reach_kib);
+                                 endpoint_odometer_kib(sent) - sent->evicted_kib);
     }
     remember_key(world);
     if (whole) {

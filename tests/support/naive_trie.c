@@ -34,7 +34,7 @@ struct slot {
     uint32_t epoch; /* Goes up whenever all it held is gone. */
     uint64_t odometer_bytes;
     uint64_t capacity_kib; /* 0: unknown. */
-    uint64_t reach_kib;    /* As the trie has worked it out. */
+    uint64_t evicted_kib;  /* As the trie has worked it out: below, all is gone. */
 };
 
 struct naive {
@@ -126,13 +126,14 @@ void naive_endpoint_forget(struct naive *naive, hashtrie_endpoint slot)
 void naive_endpoint_set_capacity(struct naive *naive, hashtrie_endpoint slot, uint64_t bytes)
 {
     naive->slots[slot].capacity_kib = bytes == 0 ? 0 : bytes / KIB + 1;
-    naive->slots[slot].reach_kib = naive->slots[slot].capacity_kib;
+    naive->slots[slot].evicted_kib = 0;
 }
 
 void naive_endpoint_set_reach(struct naive *naive, hashtrie_endpoint slot, uint64_t kib)
 {
     CHECK(kib <= naive->slots[slot].capacity_kib);
-    naive->slots[slot].reach_kib = kib;
+    uint64_t now_kib = odometer_kib(&naive->slots[slot]);
+    naive->slots[slot].evicted_kib = now_kib > kib ? now_kib - kib : 0;
 }
 
 void naive_endpoint_set_odometer(struct naive *naive, hashtrie_endpoint slot, uint64_t kib)
@@ -150,7 +151,8 @@ static bool is_live(const struct naive *naive, const struct holder *holder)
     const struct slot *slot = &naive->slots[holder->slot];
     uint64_t moved_kib = odometer_kib(slot) - holder->odometer_kib;
     return holder->epoch == slot->epoch && moved_kib <= ODOMETER_SPAN_KIB &&
-           (slot->capacity_kib == 0 || moved_kib <= slot->reach_kib) &&
+           (slot->capacity_kib == 0 ||
+            (moved_kib <= slot->capacity_kib && holder->odometer_kib >= slot->evicted_kib)) &&
            (naive->max_age_minutes == 0 ||
             naive->minute - holder->minute <= naive->max_age_minutes);
 }
