@@ -1,5 +1,4 @@
 /* Files of options, in YAML and in JSON: what they set, what is refused, what may change. */
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -8,13 +7,14 @@
 #include "support/config_fixture.h"
 #include "support/test.h"
 
-enum { PATH_BYTES = 4096 };
+#define YAML_NAME "options.yaml"
+#define JSON_NAME "options.json"
 
 struct fixture {
     struct config_fixture config;
     char *folder;
-    char yaml[PATH_BYTES];
-    char json[PATH_BYTES];
+    char *yaml;
+    char *json;
 };
 
 static int setup(void **state)
@@ -22,8 +22,8 @@ static int setup(void **state)
     static struct fixture fixture;
     config_fixture_init(&fixture.config);
     fixture.folder = test_directory_make();
-    (void)snprintf(fixture.yaml, sizeof fixture.yaml, "%s/options.yaml", fixture.folder);
-    (void)snprintf(fixture.json, sizeof fixture.json, "%s/options.json", fixture.folder);
+    fixture.yaml = test_path(fixture.folder, YAML_NAME);
+    fixture.json = test_path(fixture.folder, JSON_NAME);
     *state = &fixture;
     return 0;
 }
@@ -32,25 +32,24 @@ static int teardown(void **state)
 {
     struct fixture *fixture = *state;
     config_fixture_fini(&fixture->config);
+    test_path_free(fixture->yaml);
+    test_path_free(fixture->json);
     test_directory_remove(fixture->folder);
     return 0;
 }
 
-static void write_file(const char *path, const char *text, size_t size)
+static void write_yaml(struct fixture *fixture, const char *text)
 {
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    assert_int_equal(fwrite(text, 1, size, file), size);
-    assert_int_equal(fclose(file), 0);
+    test_file_write_text(fixture->folder, YAML_NAME, text);
 }
 
 static void load(struct fixture *fixture, const char *text)
 {
     bool json = *text == '{' || *text == '[';
-    const char *path = json ? fixture->json : fixture->yaml;
-    write_file(path, text, strlen(text));
+    test_file_write_text(fixture->folder, json ? JSON_NAME : YAML_NAME, text);
     config_fixture_load(&fixture->config,
-                        ARGUMENTS(json ? "--dynamic-config-json" : "--dynamic-config-yaml", path));
+                        ARGUMENTS(json ? "--dynamic-config-json" : "--dynamic-config-yaml",
+                                  json ? fixture->json : fixture->yaml));
 }
 
 static const struct config *loaded(struct fixture *fixture, const char *text)
@@ -141,8 +140,7 @@ static void models_may_be_nested(void **state)
 static void what_may_change_the_file_decides_the_rest_a_flag(void **state)
 {
     struct fixture *fixture = *state;
-    static const char text[] = SERVED "port: 7000\nrouting_logic: leastload\nhost: ::1\n";
-    write_file(fixture->yaml, text, strlen(text));
+    write_yaml(fixture, SERVED "port: 7000\nrouting_logic: leastload\nhost: ::1\n");
     config_fixture_load_served(
         &fixture->config, ARGUMENTS("--dynamic-config-yaml", fixture->yaml, "--port", "9000",
                                     "--routing-logic", "roundrobin", "--static-aliases", "x:m"));
@@ -153,8 +151,7 @@ static void what_may_change_the_file_decides_the_rest_a_flag(void **state)
     assert_int_equal(config->port, 9000);
     assert_string_equal(config->host, "::1");
     assert_int_equal(config->alias_count, 1); /* The file says nothing of them. */
-    static const char none[] = SERVED "static_aliases: {}\n";
-    write_file(fixture->yaml, none, strlen(none));
+    write_yaml(fixture, SERVED "static_aliases: {}\n");
     config_fixture_load_served(&fixture->config, ARGUMENTS("--dynamic-config-yaml", fixture->yaml,
                                                            "--static-aliases", "x:m"));
     assert_int_equal(fixture->config.action, CONFIG_RUN);
@@ -267,9 +264,8 @@ static void a_reload_may_change_what_is_dynamic_alone(void **state)
     struct buf messages;
     mem_init(&mem, SIZE_MAX);
     buf_init(&messages, &mem, 65536);
-    static const char good[] = "static_backends: http://b\nstatic_models: n\nport: 7000\n"
-                               "routing_logic: roundrobin\nstatic_aliases: {a: n}\n";
-    write_file(fixture->yaml, good, strlen(good));
+    write_yaml(fixture, "static_backends: http://b\nstatic_models: n\nport: 7000\n"
+                        "routing_logic: roundrobin\nstatic_aliases: {a: n}\n");
     assert_true(config_reload(start, &mem, &now, &messages));
     assert_string_equal(now.backends[0].url, "http://b");
     assert_int_equal(now.alias_count, 1);
@@ -284,7 +280,7 @@ static void a_reload_may_change_what_is_dynamic_alone(void **state)
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         messages.size = 0;
-        write_file(fixture->yaml, bad[i][0], strlen(bad[i][0]));
+        write_yaml(fixture, bad[i][0]);
         assert_false(config_reload(start, &mem, &now, &messages));
         assert_non_null(memmem(messages.data, messages.size, bad[i][1], strlen(bad[i][1])));
         config_fini(&now);
