@@ -2,6 +2,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -46,6 +47,11 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
+def free_port(host="127.0.0.1"):
+    with socket.create_server((host, 0)) as listener:
+        return listener.getsockname()[1]
+
+
 def wait_until_still(value, seconds, what):
     """Until `value()` has been the same for half a second."""
     last = [None, 0.0]
@@ -75,7 +81,7 @@ class Program:
                                         "STATE_DIRECTORY"))}
         full.update(environment or {})
         command = self.arguments
-        passed = [socket.fileno() for socket in sockets]
+        passed = [each.fileno() for each in sockets]
         if passed:
             full.setdefault("LISTEN_FDS", str(len(passed)))
             command = [sys.executable, "-I", "-S", "-c", PASS_SOCKETS,

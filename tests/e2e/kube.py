@@ -6,7 +6,6 @@ endpoint slices of one namespace, with label selectors, versions, tokens and TLS
 import base64
 import json
 import select
-import socket
 import threading
 import time
 import urllib.parse
@@ -299,11 +298,6 @@ class Pod:
             exchange.answer(json.dumps({"is_sleeping": self.sleeping}).encode())
         else:
             exchange.answer(b'{"choices":[]}', headers=[("x-engine-id", self.name)])
-
-
-def free_port():
-    with socket.create_server(("127.0.0.2", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 class KubeRouter(Server):

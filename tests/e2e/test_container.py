@@ -11,8 +11,8 @@ import pytest
 from certificates import Authority
 from client import Connection, chat, chat_body, engine_of, get
 from conftest import FAST
-from harness import Router, wait_until
-from kube import Cluster, KubeRouter, free_port
+from harness import Router, free_port, wait_until
+from kube import Cluster, KubeRouter
 from test_lifecycle import start_conversations, wait_checkpoint
 from test_shutdown import Held
 
@@ -112,7 +112,7 @@ def test_restarts_in_a_pod_bring_pods_and_state_back(world, tmp_path):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*authority.sign("api"))
     cluster = Cluster(world, tls=context, token="first")
-    port = free_port()
+    port = free_port("127.0.0.2")
     for number in range(3):
         engine = world.engine(*FAST, "--host", f"127.0.0.{number + 2}", name=f"e{number}", port=port)
         cluster.pod(engine.name, f"127.0.0.{number + 2}")

@@ -1,13 +1,12 @@
 """API keys, VLLM_API_KEY, and the admin port."""
 import signal
-import socket
 import subprocess
 
 import openai
 import pytest
 
 from client import ask, get
-from harness import Program, binary, wait_until
+from harness import Program, binary, free_port, wait_until
 from prometheus import scrape
 
 CHAT = {"model": "mock-model", "messages": [{"role": "user", "content": "hello"}]}
@@ -27,11 +26,6 @@ def authorizations(upstream):
 class Admin:
     def __init__(self, port):
         self.address = ("127.0.0.1", port)
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def test_who_shows_no_key_gets_401(world):

@@ -11,8 +11,8 @@ import pytest
 
 from certificates import Authority
 from client import ask, chat, engine_of, get
-from harness import SLOW, binary, wait_until
-from kube import Cluster, KubeRouter, Pod, free_port
+from harness import SLOW, binary, free_port, wait_until
+from kube import Cluster, KubeRouter, Pod
 from prometheus import Metrics
 
 
@@ -22,7 +22,7 @@ class Place:
     def __init__(self, world, count=2, **options):
         self.world = world
         self.cluster = Cluster(world, **options)
-        self.port = free_port()
+        self.port = free_port("127.0.0.2")
         self.pods = [Pod(world, number, self.port) for number in range(count)]
 
     def tell(self, number, **state):
