@@ -10,10 +10,10 @@ import time
 import pytest
 
 from certificates import Authority
-from client import ask, chat, engine_of, get
+from client import chat, engine_of, get
 from harness import SLOW, binary, free_port, wait_until
 from kube import Cluster, KubeRouter, Pod
-from prometheus import Metrics
+from prometheus import scrape
 
 
 class Place:
@@ -41,13 +41,9 @@ class Place:
         return {self.pods[number].url for number in numbers}
 
 
-def metrics(router):
-    return Metrics(get(router, "/metrics").text())
-
-
 def serving(router):
     """The backends that get requests."""
-    up = metrics(router).samples
+    up = scrape(router).samples
     return {dict(labels)["server"] for (name, labels), value in up.items()
             if name == "vllm:healthy_pods_total" and value == 1}
 
@@ -60,7 +56,7 @@ def wait_serving(router, urls, seconds=10):
 
 
 def counter(router, name, resource="pods"):
-    return metrics(router).samples[(f"hashtrie_kubernetes_{name}", (("resource", resource),))]
+    return scrape(router).samples[(f"hashtrie_kubernetes_{name}", (("resource", resource),))]
 
 
 def wait_ready(router):
@@ -307,7 +303,7 @@ def test_ready_waits_for_the_first_list(world):
     assert answer.status == 503 and answer.json()["status"] == "waiting for Kubernetes"
     assert get(router, "/health").status == 200
     router.wait_line("pods cannot be listed: it answers 503: etcd is away; again in")
-    assert metrics(router).samples[("hashtrie_ready", ())] == 0
+    assert scrape(router).samples[("hashtrie_ready", ())] == 0
     place.cluster.refusal = None
     wait_ready(router)
     assert router.find_lines("Kubernetes: pods can be read again")
@@ -498,14 +494,9 @@ def test_pods_that_sleep_get_nothing(world):
 # ---- State ----
 
 
-def holders(router):
-    return metrics(router).samples.get(
-        ("hashtrie_routing_decisions_total", (("outcome", "holder"),)), 0)
-
-
 def outcome_counts(router):
     return {dict(labels).get("outcome"): value
-            for (name, labels), value in metrics(router).samples.items()
+            for (name, labels), value in scrape(router).samples.items()
             if name == "hashtrie_routing_decisions_total"}
 
 
@@ -643,7 +634,7 @@ def test_metrics(world):
     router = place.router()
     wait_serving(router, place.urls(0))
     wait_until(lambda: "/v1/models" in place.pods[2].asked)
-    found = metrics(router)
+    found = scrape(router)
     states = {state: found.samples[("hashtrie_kubernetes_engines", (("state", state),))]
               for state in ("known", "ready", "serving")}
     assert states == {"known": 3, "ready": 2, "serving": 1}
