@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import ssl
 import subprocess
 
 import pytest
@@ -112,15 +111,14 @@ def test_names_and_authorities_are_found(tree, volume, tmp_path):
     (copy / "etc/hosts").write_text("127.0.0.1 localhost\n")  # As container runtimes do.
     bundle = copy / "etc/ssl/certs/ca-certificates.crt"
     trusted = bundle.read_text()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*authority.sign("engine"))
     metrics = []
 
     def tell(exchange):
         metrics.append(1)
         exchange.answer(status="404 Not Found")
 
-    upstream = Upstream(lambda exchange: exchange.answer(b"{}"), metrics=tell, tls=context)
+    upstream = Upstream(lambda exchange: exchange.answer(b"{}"), metrics=tell,
+                        tls=authority.server_context("engine"))
     try:
         backend = f"https://localhost:{upstream.port}"
         bundle.write_text(trusted + (tmp_path / "authority.pem").read_text())

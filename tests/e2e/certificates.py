@@ -1,5 +1,6 @@
 """Certificates for one test, made with the openssl command."""
 import os
+import ssl
 import subprocess
 
 
@@ -34,3 +35,9 @@ class Authority:
         os.replace(key + ".new", key)
         os.replace(certificate + ".new", certificate)
         return certificate, key
+
+    def server_context(self, name, **options):
+        """For a server that shows such a certificate."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self.sign(name, **options))
+        return context

@@ -3,7 +3,6 @@ else to take in its children, the same volume after each restart."""
 import os
 import shutil
 import signal
-import ssl
 import subprocess
 
 import pytest
@@ -109,9 +108,7 @@ def test_restarts_in_the_container_bring_the_state_back(world):
 
 def test_restarts_in_a_pod_bring_pods_and_state_back(world, tmp_path):
     authority = Authority(tmp_path)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*authority.sign("api"))
-    cluster = Cluster(world, tls=context, token="first")
+    cluster = Cluster(world, tls=authority.server_context("api"), token="first")
     port = free_port("127.0.0.2")
     for number in range(3):
         engine = world.engine(*FAST, "--host", f"127.0.0.{number + 2}", name=f"e{number}", port=port)

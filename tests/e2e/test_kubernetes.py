@@ -3,7 +3,6 @@ import base64
 import itertools
 import os
 import random
-import ssl
 import subprocess
 import time
 
@@ -340,10 +339,7 @@ def test_what_is_forbidden_is_told(world):
 
 def test_tls_and_a_token_that_is_rotated(world, tmp_path):
     authority = Authority(tmp_path)
-    certificate = authority.sign("api")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
-    place = Place(world, tls=context, token="first")
+    place = Place(world, tls=authority.server_context("api"), token="first")
     place.tell(0)
     token = tmp_path / "token"
     token.write_text("first\n")
@@ -363,10 +359,8 @@ def test_tls_and_a_token_that_is_rotated(world, tmp_path):
 
 def test_a_server_that_cannot_prove_who_it_is_is_not_asked(world, tmp_path):
     authority = Authority(tmp_path)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*authority.sign("api"))
     other = Authority(tmp_path, "other")
-    place = Place(world, 1, tls=context, token="secret")
+    place = Place(world, 1, tls=authority.server_context("api"), token="secret")
     router = place.router(user={"token": "secret"}, authority={
         "certificate-authority-data": base64.b64encode(
             open(other.path, "rb").read()).decode()})

@@ -23,12 +23,6 @@ def authority(tmp_path):
     return Authority(tmp_path)
 
 
-def server_context(authority, *arguments, **options):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*authority.sign(*arguments, **options))
-    return context
-
-
 def client_context(authority):
     return ssl.create_default_context(cafile=authority.path)
 
@@ -83,7 +77,7 @@ def stream_handler(exchange):
 
 
 def test_a_real_client_through_tls_on_both_sides(world, authority):
-    engine = world.upstream(stream_handler, tls=server_context(authority, "engine"))
+    engine = world.upstream(stream_handler, tls=authority.server_context("engine"))
     router = world.router([engine], "--backend-ca-file", authority.path, *options_of(authority))
     with openai.OpenAI(base_url=f"https://localhost:{router.port}/v1", api_key="none",
                        max_retries=0, http_client=https(router, authority)) as client:
@@ -105,7 +99,7 @@ def scrape_https(router, authority):
 def test_bodies_pass_unaltered(world, authority, size):
     content = os.urandom(size // 2 + 1).hex()[:size]
     engine = world.upstream(lambda exchange: exchange.answer(exchange.body),
-                            tls=server_context(authority, "engine"))
+                            tls=authority.server_context("engine"))
     router = world.router([engine], "--backend-ca-file", authority.path, *options_of(authority))
     body = dict(CHAT, messages=[{"role": "user", "content": content}])
     with https(router, authority) as client:
@@ -119,13 +113,13 @@ def test_bodies_pass_unaltered(world, authority, size):
     ("self-signed", "certificate is from no trusted authority"),
     ("plain", "what it says is not TLS")])
 def test_an_engine_that_does_not_prove_itself_has_failed(world, authority, how, reason):
-    tls = {"name": lambda: server_context(authority, "bad", names="DNS:elsewhere"),
-           "expired": lambda: server_context(authority, "bad", days=-1),
-           "self-signed": lambda: server_context(Authority(world.folder, "other"), "bad"),
+    tls = {"name": lambda: authority.server_context("bad", names="DNS:elsewhere"),
+           "expired": lambda: authority.server_context("bad", days=-1),
+           "self-signed": lambda: Authority(world.folder, "other").server_context("bad"),
            "plain": lambda: None}[how]()
     bad = world.upstream(lambda exchange: exchange.answer(), tls=tls) if tls else Plain()
     good = world.upstream(lambda exchange: exchange.answer(b'{"good":1}'),
-                          tls=server_context(authority, "good"))
+                          tls=authority.server_context("good"))
     bad_url = f"https://127.0.0.1:{bad.port}"
     alone = world.router([bad_url], "--backend-ca-file", authority.path)
     answer = ask(alone, "POST", "/v1/chat/completions", CHAT)
@@ -146,7 +140,7 @@ def test_health_and_metrics_are_asked_over_tls(world, authority):
                         [("Content-Type", "text/plain")])
 
     engine = world.upstream(lambda exchange: exchange.answer(), metrics=metrics,
-                            tls=server_context(authority, "engine"))
+                            tls=authority.server_context("engine"))
     router = world.router([engine], "--backend-ca-file", authority.path,
                           "--static-backend-health-checks",
                           "--static-backend-health-check-interval", "200ms")
@@ -165,7 +159,7 @@ def test_an_answer_without_the_closing_notice_is_cut(world, authority, polite):
         exchange.socket.shutdown(socket.SHUT_RDWR)
         exchange.close()
 
-    engine = world.upstream(handler, tls=server_context(authority, "engine"))
+    engine = world.upstream(handler, tls=authority.server_context("engine"))
     router = world.router([engine], "--backend-ca-file", authority.path, *options_of(authority))
     with https(router, authority) as client:
         if polite:
@@ -231,7 +225,7 @@ def test_clients_may_have_to_show_certificates(world, authority):
 
 
 def test_the_router_shows_its_certificate_to_engines(world, authority):
-    context = server_context(authority, "engine")
+    context = authority.server_context("engine")
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(authority.path)
     engine = world.upstream(lambda exchange: exchange.answer(), tls=context)
