@@ -11,7 +11,7 @@ import pytest
 from certificates import Authority
 from client import ask, chat, get
 from conftest import tool
-from harness import BIN, Engine, Server, wait_until
+from harness import BIN, FAST, Engine, Server, wait_until
 from upstream import Upstream
 
 USER = "65532"
@@ -85,7 +85,7 @@ def running(tree, volume, backend, *arguments):
 
 @pytest.fixture(name="engine")
 def make_engine():
-    engine = Engine("--prefill-tps", "1000000", "--decode-ms", "1")
+    engine = Engine(*FAST)
     yield engine
     engine.terminate()
 

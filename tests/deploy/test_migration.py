@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from harness import Engine, Router, binary
+from harness import FAST, Engine, Router, binary
 from prometheus import scrape
 
 BASE = ["--static-backends", "http://127.0.0.1:1", "--static-models", "m", "--no-store", "--check-config"]
@@ -49,7 +49,7 @@ def test_flags_whose_feature_is_not_there(deploy, kind, status):
 
 
 def test_metrics_that_are_there(deploy):
-    engine = Engine("--prefill-tps", "1000000", "--decode-ms", "1")
+    engine = Engine(*FAST)
     try:
         router = Router([engine])
         metrics = scrape(router)

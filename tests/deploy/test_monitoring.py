@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from conftest import HERE, tool
-from harness import Engine, Router, Server, binary, wait_until
+from harness import FAST, Engine, Router, Server, binary, wait_until
 from prometheus import scrape
 
 METRIC = re.compile(r"\b((?:hashtrie_|vllm:|process_)[a-zA-Z0-9_:]+)(?:\{([^}]*)\})?")
@@ -55,7 +55,7 @@ def all_metrics(tmp_path_factory):
     (folder / "kubeconfig").write_text(NO_CLUSTER)
     started = []
     try:
-        started.append(Engine("--prefill-tps", "1000000", "--decode-ms", "1"))
+        started.append(Engine(*FAST))
         (folder / "dynamic.yaml").write_text("static_aliases: {}\n")
         started.append(Router(started[:1], "--dynamic-config-yaml", folder / "dynamic.yaml",
                               store=str(folder / "store")))

@@ -6,10 +6,8 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from harness import Engine, Router  # noqa: E402
+from harness import FAST, Engine, Router  # noqa: E402
 from upstream import Upstream  # noqa: E402
-
-FAST = ("--prefill-tps", "1000000", "--decode-ms", "1")
 
 
 class World:

@@ -14,6 +14,8 @@ BIN = os.environ.get("HASHTRIE_BIN") or os.path.join(
 SLOW = float(os.environ.get("HASHTRIE_E2E_SLOW", "1"))
 START_SECONDS = 20 * SLOW
 LINES_KEPT = 200000
+# Options of a mock-engine that nobody has to wait for.
+FAST = ("--prefill-tps", "1000000", "--decode-ms", "1")
 SANITIZER_REPORT = re.compile(
     r"ERROR: (Address|Leak|Thread|Undefined\w*)Sanitizer|WARNING: ThreadSanitizer|runtime error:")
 CHECK_FAILED = re.compile(r"\b(REQUIRE|CHECK|DCHECK)\b.*fail", re.I)

@@ -9,8 +9,7 @@ import pytest
 
 from certificates import Authority
 from client import Connection, chat, chat_body, engine_of, get
-from conftest import FAST
-from harness import Router, free_port, wait_until
+from harness import FAST, Router, free_port, wait_until
 from kube import Cluster, KubeRouter
 from test_lifecycle import start_conversations, wait_checkpoint
 from test_shutdown import Held
