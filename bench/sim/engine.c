@@ -18,7 +18,6 @@ struct sim_engine {
     uint64_t run_begin_ns; /* Of the run of equal steps under way, ... */
     uint64_t step_ns;      /* ... each of that length; */
     uint64_t step_count;   /* 0: idle. */
-    uint64_t busy_ns;
 };
 
 struct sim_engine_options sim_engine_options_default(void)
@@ -212,7 +211,6 @@ static void end_steps(struct sim_engine *engine, uint64_t now_ns)
 {
     size_t kept = 0;
     size_t count = engine->batch_count;
-    engine->busy_ns += now_ns - engine->run_begin_ns;
     for (size_t i = 0; i < count; i++) {
         struct sim_job *job = engine->batch[i];
         if (!advance(engine, job, now_ns)) {
@@ -253,7 +251,6 @@ void sim_engine_cancel(struct sim_engine *engine, struct sim_job *job, uint64_t 
     memmove(&engine->batch[place], &engine->batch[place + 1],
             (engine->batch_count - place) * sizeof(struct sim_job *));
     if (engine->batch_count == 0) {
-        engine->busy_ns += now_ns - engine->run_begin_ns;
         begin_step(engine, now_ns);
     }
 }
@@ -317,6 +314,5 @@ struct sim_engine_state sim_engine_state(const struct sim_engine *engine)
         .running_count = engine->batch_count,
         .block_count = sim_blocks_count(engine->blocks),
         .kv_usage = 1 - (double)sim_blocks_free_count(engine->blocks) / blocks,
-        .busy_ns = engine->busy_ns,
     };
 }

@@ -95,7 +95,6 @@ struct sim_engine_state {
     size_t running_count;
     size_t block_count;
     double kv_usage; /* Share of its blocks that running jobs have. */
-    uint64_t busy_ns;
 };
 struct sim_engine_state sim_engine_state(const struct sim_engine *engine);
 

@@ -360,7 +360,6 @@ struct sim_router_state sim_router_state(struct sim_router *router)
         struct hashtrie_store_stats stats;
         hashtrie_store_get_stats(router->store, &stats);
         state.store_bytes = stats.bytes;
-        state.reload_count = stats.reload_count;
         state.reload_found_count = stats.reload_found_count;
     }
     return state;

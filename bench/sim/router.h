@@ -66,7 +66,6 @@ void sim_router_checkpoint(struct sim_router *router);
 struct sim_router_state {
     struct hashtrie_stats trie;
     uint64_t store_bytes;
-    uint64_t reload_count;
     uint64_t reload_found_count;
 };
 struct sim_router_state sim_router_state(struct sim_router *router);

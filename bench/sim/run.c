@@ -412,7 +412,6 @@ static void sum_up(const struct world *world, struct sim_result *out)
     out->hit_rate = cached / prompt;
     out->over_rate = over / prompt;
     out->under_rate = under / prompt;
-    out->makespan_ns = world->end_ns;
     out->output_tokens_per_s = output / ((double)world->end_ns / 1e9);
     free(ttft);
     out->imbalance = imbalance(world, out);

@@ -53,7 +53,6 @@ struct sim_result {
     double under_rate; /* ... and those that were, without its knowing. */
     double imbalance;  /* Tokens sent to the engine that got most, to the mean. */
     uint64_t refused_count;
-    uint64_t makespan_ns;
     struct sim_router_state router; /* At the end. */
     uint64_t trie_bytes_most;       /* At any virtual second. */
     struct sim_outcome *outcomes;   /* One per request; to be freed by the caller. */
