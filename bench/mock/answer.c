@@ -271,10 +271,10 @@ static void submit(struct connection *connection)
                    body->is_chat ? "chatcmpl" : "cmpl", server->options->engine_id,
                    ++server->request_count);
     exchange->created_s = clock_unix_ns() / CLOCK_NS_PER_S;
-    exchange->job = (struct engine_job){
+    exchange->job.sim = (struct sim_job){
         .hashes = body->hashes,
-        .block_count = body->hash_count,
-        .prompt_tokens = (uint32_t)body->prompt_tokens,
+        .hash_count = body->hash_count,
+        .prompt_tokens = body->prompt_tokens > 0 ? (uint32_t)body->prompt_tokens : 1,
         .output_tokens = (uint32_t)body->output_tokens,
         .fetched = body->transfer == REQUEST_COMES,
     };

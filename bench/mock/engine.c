@@ -74,12 +74,6 @@ void engine_free(struct engine *engine)
 
 bool engine_submit(struct engine *engine, struct engine_job *job, uint64_t now_ns)
 {
-    REQUIRE(job->output_tokens > 0);
-    job->sim = (struct sim_job){.hashes = job->hashes,
-                                .hash_count = job->block_count,
-                                .prompt_tokens = job->prompt_tokens > 0 ? job->prompt_tokens : 1,
-                                .output_tokens = job->output_tokens,
-                                .fetched = job->fetched};
     job->tokens_made = 0;
     job->left = false;
     if (!sim_engine_submit(engine->sim, &job->sim, now_ns)) {

@@ -17,21 +17,16 @@
 /* Embedded in the owner's request; alive from engine_submit() until its last token or its cancel.
  */
 struct engine_job {
-    const uint64_t *hashes; /* Borrowed: blocks of prompt and answer together. */
-    size_t block_count;
-    uint32_t prompt_tokens;
-    uint32_t output_tokens; /* At least 1. */
-    uint32_t tokens_made;   /* Told of. */
-    bool fetched;           /* The prompt's KV cache comes from another engine. */
+    struct sim_job sim; /* Hashes, their count, both numbers of tokens, fetched: the owner's. */
     /* The engine's. */
+    uint32_t tokens_made; /* Told of. */
     struct list link;
-    struct sim_job sim;
     bool left; /* It has made its last token, whether or not that has been told. */
 };
 
 static inline bool engine_job_is_done(const struct engine_job *job)
 {
-    return job->tokens_made == job->output_tokens;
+    return job->tokens_made == job->sim.output_tokens;
 }
 
 struct engine_stats {
