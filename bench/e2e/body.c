@@ -15,6 +15,16 @@ static int compare_ids(const void *a, const void *b)
     return left < right ? -1 : left > right;
 }
 
+uint64_t *replay_answers(const struct sim_workload *workload)
+{
+    uint64_t *answers = tool_must(calloc(workload->request_count + 1, sizeof *answers));
+    for (size_t i = 0; i < workload->request_count; i++) {
+        answers[i] = workload->requests[i].answer;
+    }
+    qsort(answers, workload->request_count, sizeof *answers, compare_ids);
+    return answers;
+}
+
 static bool is_answer(const struct replay *replay, uint64_t id)
 {
     return bsearch(&id, replay->answers, replay->workload->request_count, sizeof id, compare_ids) !=

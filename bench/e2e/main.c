@@ -82,26 +82,16 @@ static void on_signal(uv_signal_t *signal, int number)
     stop_if_done(replay);
 }
 
-static int compare_ids(const void *a, const void *b)
-{
-    uint64_t left = *(const uint64_t *)a;
-    uint64_t right = *(const uint64_t *)b;
-    return left < right ? -1 : left > right;
-}
-
 static void prepare(struct replay *replay)
 {
     size_t count = replay->workload->request_count;
-    uint64_t *answers = tool_must(calloc(count + 1, sizeof *answers));
     replay->outcomes = tool_must(calloc(count + 1, sizeof *replay->outcomes));
     for (size_t i = 0; i < count; i++) {
         const struct sim_request *request = &replay->workload->requests[i];
-        answers[i] = request->answer;
         replay->outcomes[i].due_ns =
             (uint64_t)((double)request->arrival_ns / replay->options.speed);
     }
-    qsort(answers, count, sizeof *answers, compare_ids);
-    replay->answers = answers;
+    replay->answers = replay_answers(replay->workload);
 }
 
 static void start(struct replay *replay)

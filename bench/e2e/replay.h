@@ -62,7 +62,7 @@ struct replay {
     const uint64_t *answers;  /* Ids of all answers, ascending: what a chat's assistant said. */
     size_t next_index;        /* The first request that has not been sent. */
     size_t open_count;        /* Sent and without an end. */
-    uint64_t gaps[REPLAY_GAP_BUCKETS]; /* Between tokens: see replay_gap_ns(). */
+    uint64_t gaps[REPLAY_GAP_BUCKETS]; /* Between tokens: see replay_gap_s(). */
     uint64_t begin_ns;
     uv_loop_t loop;
     uv_poll_t due;
@@ -90,6 +90,8 @@ void conversations_read(const char *path, uint64_t seed, double rate, double sec
 
 /* ---- body.c ---- */
 
+/* For replay.answers, from malloc(). */
+uint64_t *replay_answers(const struct sim_workload *workload);
 /* Head and body of a request, from malloc(). */
 char *replay_request(const struct replay *replay, const struct sim_request *request, size_t *size);
 
@@ -107,7 +109,7 @@ void replay_ended(struct replay *replay, size_t index, enum outcome_end end);
 
 /* ---- result.c ---- */
 
-/* Buckets grow by a 32nd of a power of two, so a gap is known to 2 %. */
+/* Buckets grow by a 16th of a power of two, so a gap is known to 2 %. */
 size_t replay_gap_bucket(uint64_t gap_ns);
 double replay_gap_s(size_t bucket);
 bool result_write_csv(const struct replay *replay, const char *path);
