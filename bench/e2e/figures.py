@@ -127,14 +127,13 @@ def summary_table(title, runs, engine_count, extra=()):
     def load_peak(run):
         load = run.load_by_engine(engine_count)
         return load[0] / mean(load) if sum(load) else math.nan
-    ttft = "ttft"
     rows = [
         ("requests", lambda run: len(run.rows)),
         ("availability, %", lambda run: 100 * len(run.complete) / len(run.rows)),
-        ("TTFT, mean, s", lambda run: mean(row[ttft] for row in run.complete)),
-        ("TTFT, p50, s", lambda run: quantile([row[ttft] for row in run.complete], 0.5)),
-        ("TTFT, p90, s", lambda run: quantile([row[ttft] for row in run.complete], 0.9)),
-        ("TTFT, p99, s", lambda run: quantile([row[ttft] for row in run.complete], 0.99)),
+        ("TTFT, mean, s", lambda run: mean(row["ttft"] for row in run.complete)),
+        ("TTFT, p50, s", lambda run: quantile([row["ttft"] for row in run.complete], 0.5)),
+        ("TTFT, p90, s", lambda run: quantile([row["ttft"] for row in run.complete], 0.9)),
+        ("TTFT, p99, s", lambda run: quantile([row["ttft"] for row in run.complete], 0.99)),
         ("inter-token latency, mean, ms", lambda run: 1000 * mean(
             itl_of(row) for row in run.complete if row["generation_tokens"] > 1)),
         ("request, mean, s", lambda run: mean(row["finish_time"] - row["due_time"]

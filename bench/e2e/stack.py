@@ -34,15 +34,18 @@ def read_port(engine):
     return int(line.rpartition(":")[2])
 
 
-def process_figures(pid):
-    """(processor seconds of all its threads, resident bytes)."""
-    cpu_ns = 0
+def cpu_seconds(pid):
+    """Of all its threads."""
+    total = 0
     for task in os.listdir(f"/proc/{pid}/task"):
         with open(f"/proc/{pid}/task/{task}/schedstat", encoding="ascii") as file:
-            cpu_ns += int(file.read().split()[0])
+            total += int(file.read().split()[0])
+    return total / 1e9
+
+
+def resident_bytes(pid):
     with open(f"/proc/{pid}/statm", encoding="ascii") as file:
-        pages = int(file.read().split()[1])
-    return cpu_ns / 1e9, pages * PAGE
+        return int(file.read().split()[1]) * PAGE
 
 
 class Fleet:
@@ -71,7 +74,7 @@ class Stack:
         self.folder = tempfile.TemporaryDirectory(prefix="hashtrie-bench-")
         self.engines, self.router, self.router_port = [], None, free_port()
         self.log = os.path.join(self.folder.name, "router.log")
-        self.samples = []  # (seconds since load began, what process_figures() and /metrics say)
+        self.samples = []  # Seconds since load began, the router's figures, what /metrics says.
         self.cpu_before = 0.0  # Of routers that are gone.
 
     def program(self, name):
@@ -118,7 +121,7 @@ class Stack:
 
     def kill_router(self):
         """At once, as when it runs out of memory; then it is started again."""
-        self.cpu_before += process_figures(self.router.pid)[0]
+        self.cpu_before += cpu_seconds(self.router.pid)
         self.router.kill()
         self.router.wait()
         self.start_router()
@@ -136,9 +139,10 @@ class Stack:
     def sample(self, since, figures):
         if self.router.poll() is not None:
             raise self.router_broke(f"ended with {self.router.returncode}")
-        cpu, resident = process_figures(self.router.pid)
-        self.samples.append({"at": time.monotonic() - since, "cpu": self.cpu_before + cpu,
-                             "resident": resident, **figures})
+        pid = self.router.pid
+        self.samples.append({"at": time.monotonic() - since,
+                             "cpu": self.cpu_before + cpu_seconds(pid),
+                             "resident": resident_bytes(pid), **figures})
 
     def load(self, arguments, csv, kill_at_s=None):
         """Runs load-replay to its end and returns what it says."""

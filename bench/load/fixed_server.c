@@ -85,10 +85,7 @@ static void put(struct connection *connection, char *bytes, size_t size)
     if (sent == size || (done < 0 && done != UV_EAGAIN)) {
         return;
     }
-    struct write *write = malloc(sizeof *write + size - sent);
-    if (write == NULL) {
-        tool_die("memory", UV_ENOMEM);
-    }
+    struct write *write = tool_must(malloc(sizeof *write + size - sent));
     write->request.data = write;
     memcpy(write->bytes, bytes + sent, size - sent);
     buf = uv_buf_init(write->bytes, (unsigned)(size - sent));
