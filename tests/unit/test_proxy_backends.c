@@ -54,6 +54,20 @@ static void teardown(struct fixture *fixture)
     log_fini(&fixture->worker.log);
 }
 
+static int setup_case(void **state)
+{
+    static struct fixture fixture;
+    setup(&fixture);
+    *state = &fixture;
+    return 0;
+}
+
+static int teardown_case(void **state)
+{
+    teardown(*state);
+    return 0;
+}
+
 static struct backend_wish wish(const char *url, int models)
 {
     static const struct {
@@ -112,14 +126,12 @@ static struct backend *named(struct fixture *fixture, const char *url)
 
 static void they_get_address_host_and_path(void **state)
 {
-    (void)state;
-    struct fixture fixture;
-    setup(&fixture);
+    struct fixture *fixture = *state;
     struct backend_wish labelled = wish("http://engine:8000/base", ONE);
     labelled.label = "l";
-    SET(&fixture, labelled, wish("http://[::1]:81", ONE));
-    const struct backend *first = fixture.router.backends[0];
-    const struct backend *second = fixture.router.backends[1];
+    SET(fixture, labelled, wish("http://[::1]:81", ONE));
+    const struct backend *first = fixture->router.backends[0];
+    const struct backend *second = fixture->router.backends[1];
     assert_string_equal(first->address.host, "engine");
     assert_int_equal(first->address.port, 8000);
     assert_true(span_is(first->host, "engine:8000"));
@@ -128,70 +140,60 @@ static void they_get_address_host_and_path(void **state)
     assert_string_equal(second->address.host, "::1");
     assert_true(span_is(second->host, "[::1]:81"));
     assert_int_equal(second->path.size, 0);
-    assert_int_equal(fixture.router.backend_of_holder[first->holder], 0);
-    assert_int_equal(fixture.router.backend_of_holder[second->holder], 1);
-    teardown(&fixture);
+    assert_int_equal(fixture->router.backend_of_holder[first->holder], 0);
+    assert_int_equal(fixture->router.backend_of_holder[second->holder], 1);
 }
 
 static void one_named_twice_serves_two_models(void **state)
 {
-    (void)state;
-    struct fixture fixture;
-    setup(&fixture);
-    struct router *router = &fixture.router;
-    SET(&fixture, wish("http://a:1", ONE), wish("http://b:1", ONE), wish("http://a:1", TWO));
+    struct fixture *fixture = *state;
+    struct router *router = &fixture->router;
+    SET(fixture, wish("http://a:1", ONE), wish("http://b:1", ONE), wish("http://a:1", TWO));
     assert_int_equal(router->backend_count, 2);
-    assert_int_equal(candidates(&fixture, "one"), 3);
-    assert_int_equal(candidates(&fixture, "two"), 1);
+    assert_int_equal(candidates(fixture, "one"), 3);
+    assert_int_equal(candidates(fixture, "two"), 1);
     size_t number = (size_t)route_model_find(router->fleet, "two", 3);
     assert_int_equal(backend_pair(router->backends[0], number)->model, number);
-    teardown(&fixture);
 }
 
 static void what_goes_gets_nothing_new_and_is_freed_when_let_go(void **state)
 {
-    (void)state;
-    struct fixture fixture;
-    setup(&fixture);
-    struct router *router = &fixture.router;
-    SET(&fixture, wish("http://a:1", ONE), wish("http://b:1", ONE));
+    struct fixture *fixture = *state;
+    struct router *router = &fixture->router;
+    SET(fixture, wish("http://a:1", ONE), wish("http://b:1", ONE));
     struct backend *a = router->backends[0];
     backend_hold(a);
-    SET(&fixture, wish("http://b:1", ONE));
-    assert_int_equal(candidates(&fixture, "one"), 2);
+    SET(fixture, wish("http://b:1", ONE));
+    assert_int_equal(candidates(fixture, "one"), 2);
     assert_int_equal(router->backend_count, 1);
     assert_true(a->gone);
     backends_sweep(router);
     assert_ptr_equal(router->backends[0], a); /* Somebody is still there. */
-    SET(&fixture, wish("http://b:1", ONE), wish("http://c:1", ONE));
+    SET(fixture, wish("http://b:1", ONE), wish("http://c:1", ONE));
     assert_string_equal(router->backends[2]->url, "http://c:1");
     backend_let_go(a);
     backends_sweep(router);
     assert_null(router->backends[0]);
-    SET(&fixture, wish("http://d:1", ONE), wish("http://b:1", ONE), wish("http://c:1", ONE));
+    SET(fixture, wish("http://d:1", ONE), wish("http://b:1", ONE), wish("http://c:1", ONE));
     assert_string_equal(router->backends[0]->url, "http://d:1"); /* Its number is used again. */
-    assert_int_equal(candidates(&fixture, "one"), 7);
-    teardown(&fixture);
+    assert_int_equal(candidates(fixture, "one"), 7);
 }
 
 static void one_that_comes_back_in_time_is_the_same(void **state)
 {
-    (void)state;
-    struct fixture fixture;
-    setup(&fixture);
-    struct router *router = &fixture.router;
-    SET(&fixture, wish("http://a:1", ONE), wish("http://b:1", ONE));
+    struct fixture *fixture = *state;
+    struct router *router = &fixture->router;
+    SET(fixture, wish("http://a:1", ONE), wish("http://b:1", ONE));
     struct backend *a = router->backends[0];
     route_request_sent(router->fleet, 0, 128, 0);
     backend_hold(a);
-    SET(&fixture, wish("http://b:1", ONE));
-    SET(&fixture, wish("http://a:1", ONE), wish("http://b:1", ONE));
+    SET(fixture, wish("http://b:1", ONE));
+    SET(fixture, wish("http://a:1", ONE), wish("http://b:1", ONE));
     assert_ptr_equal(router->backends[0], a);
     assert_false(a->gone);
     assert_int_equal(router->gone_count, 0);
     assert_int_equal(route_endpoint_load(router->fleet, 0).in_flight, 1);
-    assert_int_equal(candidates(&fixture, "one"), 3);
-    teardown(&fixture);
+    assert_int_equal(candidates(fixture, "one"), 3);
 }
 
 /* The chunks that the engine of that URL holds of a prompt of one chunk. */
@@ -216,18 +218,15 @@ static size_t held(struct fixture *fixture, const char *url, bool insert)
 
 static void one_that_flaps_keeps_its_prefixes(void **state)
 {
-    (void)state;
-    struct fixture fixture;
-    setup(&fixture);
-    SET(&fixture, wish("http://a:1", ONE), wish("http://b:1", ONE));
-    assert_int_equal(held(&fixture, "http://a:1", true), 1);
-    SET(&fixture, wish("http://b:1", ONE));
-    backends_sweep(&fixture.router);
-    assert_null(named(&fixture, "http://a:1"));
-    SET(&fixture, wish("http://b:1", ONE), wish("http://a:1", ONE));
-    assert_int_equal(held(&fixture, "http://a:1", false), 1);
-    assert_int_equal(held(&fixture, "http://b:1", false), 0);
-    teardown(&fixture);
+    struct fixture *fixture = *state;
+    SET(fixture, wish("http://a:1", ONE), wish("http://b:1", ONE));
+    assert_int_equal(held(fixture, "http://a:1", true), 1);
+    SET(fixture, wish("http://b:1", ONE));
+    backends_sweep(&fixture->router);
+    assert_null(named(fixture, "http://a:1"));
+    SET(fixture, wish("http://b:1", ONE), wish("http://a:1", ONE));
+    assert_int_equal(held(fixture, "http://a:1", false), 1);
+    assert_int_equal(held(fixture, "http://b:1", false), 0);
 }
 
 static void tell_start(struct fixture *fixture, const char *text)
@@ -239,125 +238,110 @@ static void tell_start(struct fixture *fixture, const char *text)
 
 static void another_generation_holds_nothing(void **state)
 {
-    (void)state;
-    struct fixture fixture;
-    setup(&fixture);
+    struct fixture *fixture = *state;
     struct backend_wish a = wish("http://a:1", ONE);
-    SET(&fixture, a);
-    assert_int_equal(held(&fixture, "http://a:1", true), 1);
+    SET(fixture, a);
+    assert_int_equal(held(fixture, "http://a:1", true), 1);
     a.generation = "uid-1";
-    SET(&fixture, a); /* Told for the first time: the same, for all that is known. */
-    SET(&fixture, a);
-    assert_int_equal(held(&fixture, "http://a:1", false), 1);
-    tell_start(&fixture, "uid-1 start 5.000"); /* As its metrics do. */
-    SET(&fixture, a);
-    assert_int_equal(held(&fixture, "http://a:1", false), 1);
+    SET(fixture, a); /* Told for the first time: the same, for all that is known. */
+    SET(fixture, a);
+    assert_int_equal(held(fixture, "http://a:1", false), 1);
+    tell_start(fixture, "uid-1 start 5.000"); /* As its metrics do. */
+    SET(fixture, a);
+    assert_int_equal(held(fixture, "http://a:1", false), 1);
     a.generation = "uid-2";
-    SET(&fixture, a);
-    assert_int_equal(held(&fixture, "http://a:1", false), 0);
-    assert_int_equal(held(&fixture, "http://a:1", true), 1);
+    SET(fixture, a);
+    assert_int_equal(held(fixture, "http://a:1", false), 0);
+    assert_int_equal(held(fixture, "http://a:1", true), 1);
     a.generation = NULL;
-    SET(&fixture, a);
-    assert_int_equal(held(&fixture, "http://a:1", false), 1);
-    teardown(&fixture);
+    SET(fixture, a);
+    assert_int_equal(held(fixture, "http://a:1", false), 1);
 }
 
 static void a_start_known_before_the_generation_stays(void **state)
 {
-    (void)state;
-    struct fixture fixture;
-    setup(&fixture);
+    struct fixture *fixture = *state;
     struct backend_wish a = wish("http://a:1", ONE);
-    SET(&fixture, a);
-    assert_int_equal(held(&fixture, "http://a:1", true), 1);
-    tell_start(&fixture, "start 5.000");
+    SET(fixture, a);
+    assert_int_equal(held(fixture, "http://a:1", true), 1);
+    tell_start(fixture, "start 5.000");
     a.generation = "uid-1";
-    SET(&fixture, a);
+    SET(fixture, a);
     struct trie_endpoint stored;
-    assert_true(trie_endpoint_get(fixture.router.trie, 0, &stored));
+    assert_true(trie_endpoint_get(fixture->router.trie, 0, &stored));
     assert_string_equal(stored.generation, "uid-1 start 5.000");
-    assert_int_equal(held(&fixture, "http://a:1", false), 1);
-    teardown(&fixture);
+    assert_int_equal(held(fixture, "http://a:1", false), 1);
 }
 
 static void models_come_and_go(void **state)
 {
-    (void)state;
-    struct fixture fixture;
-    setup(&fixture);
-    const struct route_fleet *fleet = fixture.router.fleet;
-    SET(&fixture, wish("http://a:1", ONE), wish("http://b:1", BOTH));
-    assert_int_equal(candidates(&fixture, "two"), 2);
-    SET(&fixture, wish("http://a:1", BOTH), wish("http://b:1", ONE));
-    assert_int_equal(candidates(&fixture, "one"), 3);
-    assert_int_equal(candidates(&fixture, "two"), 1);
-    SET(&fixture, wish("http://a:1", ONE), wish("http://b:1", ONE));
-    assert_int_equal(candidates(&fixture, "two"), 0);
+    struct fixture *fixture = *state;
+    const struct route_fleet *fleet = fixture->router.fleet;
+    SET(fixture, wish("http://a:1", ONE), wish("http://b:1", BOTH));
+    assert_int_equal(candidates(fixture, "two"), 2);
+    SET(fixture, wish("http://a:1", BOTH), wish("http://b:1", ONE));
+    assert_int_equal(candidates(fixture, "one"), 3);
+    assert_int_equal(candidates(fixture, "two"), 1);
+    SET(fixture, wish("http://a:1", ONE), wish("http://b:1", ONE));
+    assert_int_equal(candidates(fixture, "two"), 0);
     int number = route_model_find(fleet, "two", 3);
     assert_true(number >= 0); /* Still known: a request for it is answered with 503, not 404. */
     assert_false(route_model_is_served(fleet, (size_t)number));
     assert_true(route_model_is_served(fleet, 0));
     struct backend_wish asleep = wish("http://a:1", ONE);
     asleep.sleeping = true;
-    SET(&fixture, asleep, wish("http://b:1", ONE));
-    assert_int_equal(candidates(&fixture, "one"), 3); /* Static lists do not know. */
-    fixture.config.kubernetes = true;
-    SET(&fixture, asleep, wish("http://b:1", ONE));
-    assert_int_equal(candidates(&fixture, "one"), 2);
-    SET(&fixture, wish("http://a:1", ONE), wish("http://b:1", ONE));
-    assert_int_equal(candidates(&fixture, "one"), 3);
-    SET(&fixture, (struct backend_wish){.url = "http://a:1"}, wish("http://b:1", ONE));
-    assert_int_equal(candidates(&fixture, "one"), 2);
-    assert_int_equal(fixture.router.backend_count, 2);
-    assert_true(router_set_backends(&fixture.router, NULL, 0, &fixture.why));
-    assert_int_equal(fixture.router.backend_count, 0);
-    assert_int_equal(candidates(&fixture, "one"), 0);
-    teardown(&fixture);
+    SET(fixture, asleep, wish("http://b:1", ONE));
+    assert_int_equal(candidates(fixture, "one"), 3); /* Static lists do not know. */
+    fixture->config.kubernetes = true;
+    SET(fixture, asleep, wish("http://b:1", ONE));
+    assert_int_equal(candidates(fixture, "one"), 2);
+    SET(fixture, wish("http://a:1", ONE), wish("http://b:1", ONE));
+    assert_int_equal(candidates(fixture, "one"), 3);
+    SET(fixture, (struct backend_wish){.url = "http://a:1"}, wish("http://b:1", ONE));
+    assert_int_equal(candidates(fixture, "one"), 2);
+    assert_int_equal(fixture->router.backend_count, 2);
+    assert_true(router_set_backends(&fixture->router, NULL, 0, &fixture->why));
+    assert_int_equal(fixture->router.backend_count, 0);
+    assert_int_equal(candidates(fixture, "one"), 0);
 }
 
 static void labels_and_ids_are_replaced(void **state)
 {
-    (void)state;
-    struct fixture fixture;
-    setup(&fixture);
+    struct fixture *fixture = *state;
     struct backend_wish a = wish("http://a:1", ONE);
     a.label = "prefill";
     a.id = "pod-1";
-    SET(&fixture, a);
-    assert_string_equal(fixture.router.backends[0]->label, "prefill");
-    assert_string_equal(fixture.router.backends[0]->id, "pod-1");
+    SET(fixture, a);
+    assert_string_equal(fixture->router.backends[0]->label, "prefill");
+    assert_string_equal(fixture->router.backends[0]->id, "pod-1");
     a.label = NULL;
     a.id = "pod-2";
-    SET(&fixture, a);
-    assert_null(fixture.router.backends[0]->label);
-    assert_string_equal(fixture.router.backends[0]->id, "pod-2");
-    teardown(&fixture);
+    SET(fixture, a);
+    assert_null(fixture->router.backends[0]->label);
+    assert_string_equal(fixture->router.backends[0]->id, "pod-2");
 }
 
 static void a_bad_wish_changes_nothing(void **state)
 {
-    (void)state;
-    struct fixture fixture;
-    setup(&fixture);
-    SET(&fixture, wish("http://a:1", ONE));
+    struct fixture *fixture = *state;
+    SET(fixture, wish("http://a:1", ONE));
     char longer[HASHTRIE_ENDPOINT_TEXT_MAX + 2];
     memset(longer, 'a', sizeof longer);
     longer[sizeof longer - 1] = '\0';
     memcpy(longer, "http://", strlen("http://"));
-    assert_true(refused(&fixture, wish("ftp://b:1", TWO), "ftp://b:1"));
-    assert_true(refused(&fixture, wish("http://b:99999", TWO), "http://b:99999"));
-    assert_true(refused(&fixture, wish("", TWO), "backend"));
-    assert_true(refused(&fixture, wish(longer, TWO), "longer than 2048 bytes"));
+    assert_true(refused(fixture, wish("ftp://b:1", TWO), "ftp://b:1"));
+    assert_true(refused(fixture, wish("http://b:99999", TWO), "http://b:99999"));
+    assert_true(refused(fixture, wish("", TWO), "backend"));
+    assert_true(refused(fixture, wish(longer, TWO), "longer than 2048 bytes"));
     const char *name = longer;
     struct backend_wish unnamable = {.url = "http://b:1", .models = &name, .model_count = 1};
-    assert_true(refused(&fixture, unnamable, "name of a model"));
+    assert_true(refused(fixture, unnamable, "name of a model"));
     struct backend_wish unlabelled = wish("http://b:1", ONE);
     unlabelled.label = longer;
-    assert_true(refused(&fixture, unlabelled, "label"));
-    assert_int_equal(candidates(&fixture, "one"), 1);
-    assert_int_equal(route_model_find(fixture.router.fleet, "two", 3), -1);
-    assert_int_equal(fixture.router.backend_count, 1);
-    teardown(&fixture);
+    assert_true(refused(fixture, unlabelled, "label"));
+    assert_int_equal(candidates(fixture, "one"), 1);
+    assert_int_equal(route_model_find(fixture->router.fleet, "two", 3), -1);
+    assert_int_equal(fixture->router.backend_count, 1);
 }
 
 /* The n-th allocation of the fleet's memory fails, for every n: the old set stays. */
@@ -391,10 +375,8 @@ static void without_memory_nothing_changes(void **state)
 
 static void thousands_fit_and_all_may_be_replaced(void **state)
 {
-    (void)state;
     enum { COUNT = BACKENDS_MAX * 2, URL_BYTES = 32 };
-    struct fixture fixture;
-    setup(&fixture);
+    struct fixture *fixture = *state;
     static char urls[COUNT][URL_BYTES];
     static struct backend_wish wishes[COUNT];
     for (size_t i = 0; i < COUNT; i++) {
@@ -402,35 +384,36 @@ static void thousands_fit_and_all_may_be_replaced(void **state)
         wishes[i] = wish(urls[i], ONE);
     }
     struct hashtrie_options options = hashtrie_options_default(64 << 20);
-    hashtrie_free(fixture.router.trie);
-    assert_int_equal(hashtrie_new(&options, &fixture.router.trie), HASHTRIE_OK);
-    set(&fixture, wishes, BACKENDS_MAX);
-    assert_false(router_set_backends(&fixture.router, wishes, BACKENDS_MAX + 1, &fixture.why));
-    assert_int_equal(fixture.router.backend_count, BACKENDS_MAX);
-    backend_hold(fixture.router.backends[0]);
-    set(&fixture, wishes + BACKENDS_MAX, BACKENDS_MAX); /* All of them are others. */
-    assert_int_equal(fixture.router.backend_count, BACKENDS_MAX);
-    set(&fixture, wishes, BACKENDS_MAX);
-    backend_let_go(fixture.router.backends[0]);
-    assert_int_equal(fixture.router.backend_count, BACKENDS_MAX);
-    teardown(&fixture);
+    hashtrie_free(fixture->router.trie);
+    assert_int_equal(hashtrie_new(&options, &fixture->router.trie), HASHTRIE_OK);
+    set(fixture, wishes, BACKENDS_MAX);
+    assert_false(router_set_backends(&fixture->router, wishes, BACKENDS_MAX + 1, &fixture->why));
+    assert_int_equal(fixture->router.backend_count, BACKENDS_MAX);
+    backend_hold(fixture->router.backends[0]);
+    set(fixture, wishes + BACKENDS_MAX, BACKENDS_MAX); /* All of them are others. */
+    assert_int_equal(fixture->router.backend_count, BACKENDS_MAX);
+    set(fixture, wishes, BACKENDS_MAX);
+    backend_let_go(fixture->router.backends[0]);
+    assert_int_equal(fixture->router.backend_count, BACKENDS_MAX);
 }
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, setup_case, teardown_case)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(they_get_address_host_and_path),
-        cmocka_unit_test(one_named_twice_serves_two_models),
-        cmocka_unit_test(what_goes_gets_nothing_new_and_is_freed_when_let_go),
-        cmocka_unit_test(one_that_comes_back_in_time_is_the_same),
-        cmocka_unit_test(one_that_flaps_keeps_its_prefixes),
-        cmocka_unit_test(another_generation_holds_nothing),
-        cmocka_unit_test(a_start_known_before_the_generation_stays),
-        cmocka_unit_test(models_come_and_go),
-        cmocka_unit_test(labels_and_ids_are_replaced),
-        cmocka_unit_test(a_bad_wish_changes_nothing),
+        CASE(they_get_address_host_and_path),
+        CASE(one_named_twice_serves_two_models),
+        CASE(what_goes_gets_nothing_new_and_is_freed_when_let_go),
+        CASE(one_that_comes_back_in_time_is_the_same),
+        CASE(one_that_flaps_keeps_its_prefixes),
+        CASE(another_generation_holds_nothing),
+        CASE(a_start_known_before_the_generation_stays),
+        CASE(models_come_and_go),
+        CASE(labels_and_ids_are_replaced),
+        CASE(a_bad_wish_changes_nothing),
         cmocka_unit_test(without_memory_nothing_changes),
-        cmocka_unit_test(thousands_fit_and_all_may_be_replaced),
+        CASE(thousands_fit_and_all_may_be_replaced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
