@@ -151,6 +151,13 @@ char *mem_strndup(struct mem *mem, const char *text, size_t size)
     return copy;
 }
 
+void mem_free_text(struct mem *mem, char *text)
+{
+    if (text != NULL) {
+        mem_free(mem, text, strlen(text) + 1);
+    }
+}
+
 void *mem_map(size_t size)
 {
     void *pointer = mmap(NULL, size, PROT_READ | PROT_WRITE,

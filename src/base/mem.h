@@ -50,5 +50,7 @@ void mem_unbook(struct mem *mem, size_t bytes);
 bool mem_fault_due(struct mem *mem);
 
 char *mem_strndup(struct mem *mem, const char *text, size_t size); /* Takes size + 1 bytes. */
+/* One that mem_strndup() made of a text without NUL; NULL is fine. */
+void mem_free_text(struct mem *mem, char *text);
 
 #endif

@@ -27,6 +27,15 @@ static inline bool span_equal(struct span a, struct span b)
     return a.size == b.size && (a.size == 0 || memcmp(a.data, b.data, a.size) == 0);
 }
 
+/* As strcmp(). */
+static inline int span_compare(struct span span, const char *text)
+{
+    size_t size = strlen(text);
+    size_t common = span.size < size ? span.size : size;
+    int order = common == 0 ? 0 : memcmp(span.data, text, common);
+    return order != 0 ? order : (span.size > size) - (span.size < size);
+}
+
 static inline bool span_is(struct span span, const char *text)
 {
     return span_equal(span, span_of(text));

@@ -83,13 +83,16 @@ static bool in_pod(struct access *access, const char *host, const char *port, co
     access->token_file = print(access, "%s" ACCOUNT_FOLDER "/token", root);
     access->ca_file = print(access, "%s" ACCOUNT_FOLDER "/ca.crt", root);
     char *namespace_file = print(access, "%s" ACCOUNT_FOLDER "/namespace", root);
-    if (access->server == NULL || access->token_file == NULL || access->ca_file == NULL ||
-        namespace_file == NULL) {
+    if (namespace_file != NULL) {
+        access->namespace = read_line(access, namespace_file, PATH_BYTES_MAX); /* NULL is fine. */
+    }
+    bool has_all = access->server != NULL && access->token_file != NULL &&
+                   access->ca_file != NULL && namespace_file != NULL;
+    mem_free_text(access->mem, namespace_file);
+    if (!has_all) {
         (void)buf_append_text(why, "out of memory");
         return false;
     }
-    access->namespace = read_line(access, namespace_file, PATH_BYTES_MAX); /* NULL is fine. */
-    mem_free(access->mem, namespace_file, strlen(namespace_file) + 1);
     if (faccessat(AT_FDCWD, access->ca_file, R_OK, 0) != 0) {
         (void)buf_printf(why, "%s cannot be read: %s", access->ca_file, strerror(errno));
         return false;
@@ -136,9 +139,7 @@ bool access_load(struct access *access, struct mem *mem, access_lookup *lookup, 
     char *token_file = print(access, "%s" ACCOUNT_FOLDER "/token", root);
     bool has_account = host != NULL && host[0] != '\0' && token_file != NULL &&
                        faccessat(AT_FDCWD, token_file, F_OK, 0) == 0;
-    if (token_file != NULL) {
-        mem_free(mem, token_file, strlen(token_file) + 1);
-    }
+    mem_free_text(mem, token_file);
     if (has_account) {
         return in_pod(access, host, lookup(user, "KUBERNETES_SERVICE_PORT"), root, why);
     }

@@ -301,7 +301,7 @@ static void engine_free(struct discovery_engine *engine)
 {
     struct mem *mem = engine->discovery->mem;
     list_remove(&engine->link);
-    mem_free(mem, engine->url, strlen(engine->url) + 1);
+    mem_free_text(mem, engine->url);
     mem_free(mem, engine, sizeof *engine);
 }
 

@@ -256,7 +256,7 @@ static bool read_document(struct reading *reading)
     if (server == NULL) {
         return false;
     }
-    mem_free(reading->access->mem, reading->access->server, strlen(reading->access->server) + 1);
+    mem_free_text(reading->access->mem, reading->access->server);
     reading->access->server = server;
     return true;
 }

@@ -16,13 +16,6 @@ void table_fini(struct table *table)
     table_init(table, table->mem, table->count_max);
 }
 
-static int compare(struct span name, const char *text)
-{
-    size_t size = strlen(text);
-    int order = memcmp(name.data, text, name.size < size ? name.size : size);
-    return order != 0 ? order : (name.size > size) - (name.size < size);
-}
-
 /* Of the first name that is not less. */
 static size_t position_of(const struct table *table, struct span name)
 {
@@ -30,7 +23,7 @@ static size_t position_of(const struct table *table, struct span name)
     size_t high = table->count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (compare(name, table->things[middle]->name) > 0) {
+        if (span_compare(name, table->things[middle]->name) > 0) {
             low = middle + 1;
         } else {
             high = middle;
@@ -42,7 +35,7 @@ static size_t position_of(const struct table *table, struct span name)
 struct named *table_find(const struct table *table, struct span name)
 {
     size_t position = position_of(table, name);
-    bool found = position < table->count && compare(name, table->things[position]->name) == 0;
+    bool found = position < table->count && span_compare(name, table->things[position]->name) == 0;
     return found ? table->things[position] : NULL;
 }
 

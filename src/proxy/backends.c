@@ -15,18 +15,6 @@ enum {
 
 /* ---- Slots ---- */
 
-static char *copy_text(struct mem *mem, const char *text)
-{
-    return text == NULL ? NULL : mem_strndup(mem, text, strlen(text));
-}
-
-static void free_text(struct mem *mem, char *text)
-{
-    if (text != NULL) {
-        mem_free(mem, text, strlen(text) + 1);
-    }
-}
-
 static size_t pair_size(const struct router *router)
 {
     return sizeof(struct stats_pair) + router->worker_count * sizeof(struct stats_series *);
@@ -51,9 +39,9 @@ static void free_backend(struct router *router, struct backend *backend)
 {
     struct mem *mem = &router->fleet_mem;
     free_pairs(router, backend);
-    free_text(mem, backend->url);
-    free_text(mem, backend->label);
-    free_text(mem, backend->id);
+    mem_free_text(mem, backend->url);
+    mem_free_text(mem, backend->label);
+    mem_free_text(mem, backend->id);
     mem_free(mem, backend, sizeof *backend);
 }
 
@@ -252,7 +240,7 @@ static struct backend *make_backend(struct router *router, const struct backend_
     atomic_init(&backend->hold_count, 0);
     atomic_init(&backend->pairs, NULL);
     engine_init(&backend->engine);
-    backend->url = copy_text(&router->fleet_mem, wish->url);
+    backend->url = mem_strndup(&router->fleet_mem, wish->url, strlen(wish->url));
     bool made = backend->url == NULL ? backends_refuse(why, "out of memory")
                                      : backend_read_url(router, backend->url, backend, why);
     enum hashtrie_status status = made ? add_holder(router, wish, &backend->holder) : HASHTRIE_OK;

@@ -99,7 +99,7 @@ void engines_note_generation(struct router *router, struct backend *backend, con
     CHECK(trie_endpoint_get(router->trie, backend->holder, &stored));
     struct generation known = read_generation(stored.generation);
     struct span name = span_of(generation);
-    if (known.name.size == name.size && memcmp(known.name.data, name.data, name.size) == 0) {
+    if (span_equal(known.name, name)) {
         return;
     }
     bool restarted = known.name.size > 0;

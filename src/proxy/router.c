@@ -309,9 +309,7 @@ void router_free(struct router *router)
     pthread_mutex_destroy(&router->log_mutex);
     tls_stop(router);
     keys_stop(router);
-    if (router->admin_key != NULL) {
-        mem_free(mem, router->admin_key, strlen(router->admin_key) + 1);
-    }
+    mem_free_text(mem, router->admin_key);
     struct mem last = router->mem;
     mem_free(&last, router, sizeof *router);
     mem_fini(&last);

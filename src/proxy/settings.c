@@ -119,14 +119,6 @@ void settings_follow(struct worker *worker)
 
 /* ---- Aliases ---- */
 
-static int compare_span(struct span span, const char *text)
-{
-    size_t size = strlen(text);
-    size_t common = span.size < size ? span.size : size;
-    int order = common == 0 ? 0 : memcmp(span.data, text, common);
-    return order != 0 ? order : (span.size > size) - (span.size < size);
-}
-
 struct span settings_canonical_model(const struct settings *settings, struct span name,
                                      bool *is_alias)
 {
@@ -134,7 +126,7 @@ struct span settings_canonical_model(const struct settings *settings, struct spa
     size_t high = settings->config->alias_count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        int order = compare_span(name, settings->aliases[middle]->name);
+        int order = span_compare(name, settings->aliases[middle]->name);
         if (order == 0) {
             *is_alias = true;
             return span_of(settings->aliases[middle]->model);

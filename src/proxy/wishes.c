@@ -22,13 +22,6 @@ static char *copy_text(struct mem *mem, const char *text)
     return text == NULL ? NULL : mem_strndup(mem, text, strlen(text));
 }
 
-static void free_text(struct mem *mem, char *text)
-{
-    if (text != NULL) {
-        mem_free(mem, text, strlen(text) + 1);
-    }
-}
-
 /* ---- Checking ---- */
 
 /* A wish and what becomes of it. */
@@ -352,7 +345,7 @@ static void commit_wanted(struct router *router, struct wanted *wanted)
         route_endpoint_set_asleep(router->fleet, backend->number, wanted->wish->sleeping);
     }
     bool wakes = was_asleep && !route_endpoint_is_asleep(router->fleet, backend->number);
-    if ((wakes || wanted->is_back) && router->backend_count > 0) { /* At the start all are alike. */
+    if (wakes && router->backend_count > 0) { /* At the start all are alike. */
         route_endpoint_warm_up(router->fleet, backend->number, net_now_ns());
     }
 }
@@ -425,8 +418,8 @@ static void change_fini(struct change *change, size_t known_max)
     struct router *router = change->router;
     hashtrie_lock(router->trie);
     for (size_t i = 0; change->wanted != NULL && i < change->count; i++) {
-        free_text(&router->fleet_mem, change->wanted[i].label);
-        free_text(&router->fleet_mem, change->wanted[i].id);
+        mem_free_text(&router->fleet_mem, change->wanted[i].label);
+        mem_free_text(&router->fleet_mem, change->wanted[i].id);
     }
     hashtrie_unlock(router->trie);
     mem_free(&router->mem, change->wanted, (change->count + 1) * sizeof *change->wanted);

@@ -48,7 +48,7 @@ void route_fleet_free(struct route_fleet *fleet)
     for (size_t i = 0; i < fleet->model_count; i++) {
         struct route_model *model = &fleet->models[i];
         numbers_free(mem, &model->endpoints);
-        mem_free(mem, model->name, strlen(model->name) + 1);
+        mem_free_text(mem, model->name);
     }
     mem_free(mem, fleet->endpoints, fleet->endpoint_capacity * sizeof *fleet->endpoints);
     mem_free(mem, fleet->load_cost, fleet->endpoint_capacity * sizeof *fleet->load_cost);

@@ -222,13 +222,6 @@ static struct hashtrie_store *new_store(struct hashtrie *trie,
     return store;
 }
 
-static void free_text(struct hashtrie_store *store, char *text)
-{
-    if (text != NULL) {
-        mem_free(&store->mem, text, strlen(text) + 1);
-    }
-}
-
 /* False: no memory. */
 static bool copy_texts(struct hashtrie_store *store, const struct hashtrie_store_options *options)
 {
@@ -261,8 +254,8 @@ static void free_store(struct hashtrie_store *store)
         (void)close(store->directory_fd); /* Gives the lock up. */
     }
     fini_locks(store);
-    free_text(store, store->directory);
-    free_text(store, store->snapshots.directory);
+    mem_free_text(&store->mem, store->directory);
+    mem_free_text(&store->mem, store->snapshots.directory);
     struct mem mem = store->mem;
     mem_free(&mem, store, sizeof *store);
     mem_fini(&mem);

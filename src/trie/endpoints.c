@@ -85,13 +85,6 @@ static void id_remove(struct hashtrie *trie, uint32_t id)
     trie->ids[position].slot = SLOT_GONE;
 }
 
-static void text_free(struct hashtrie *trie, char *text)
-{
-    if (text != NULL) {
-        mem_free(&trie->mem, text, strlen(text) + 1);
-    }
-}
-
 static char *text_copy(struct hashtrie *trie, const char *text)
 {
     size_t size = strlen(text) + 1;
@@ -152,9 +145,9 @@ static bool slot_name(struct hashtrie *trie, size_t slot, const struct trie_endp
     char *model = text_copy(trie, texts->model);
     char *generation = text_copy(trie, texts->generation);
     if (name == NULL || model == NULL || generation == NULL) {
-        text_free(trie, name);
-        text_free(trie, model);
-        text_free(trie, generation);
+        mem_free_text(&trie->mem, name);
+        mem_free_text(&trie->mem, model);
+        mem_free_text(&trie->mem, generation);
         return false;
     }
     struct endpoint *endpoint = &trie->endpoints[slot];
@@ -206,7 +199,7 @@ static bool set_model(struct hashtrie *trie, struct endpoint *endpoint, const ch
     if (copy == NULL) {
         return false;
     }
-    text_free(trie, endpoint->model);
+    mem_free_text(&trie->mem, endpoint->model);
     endpoint->model = copy;
     return true;
 }
@@ -262,9 +255,9 @@ enum hashtrie_status hashtrie_endpoint_remove(struct hashtrie *trie, hashtrie_en
     trie->endpoint_used--;
     raise_fence(gone);
     recent_free(trie, gone);
-    text_free(trie, gone->name);
-    text_free(trie, gone->model);
-    text_free(trie, gone->generation);
+    mem_free_text(&trie->mem, gone->name);
+    mem_free_text(&trie->mem, gone->model);
+    mem_free_text(&trie->mem, gone->generation);
     gone->name = NULL;
     gone->model = NULL;
     gone->generation = NULL;
@@ -283,7 +276,7 @@ enum hashtrie_status trie_endpoint_refine(struct hashtrie *trie, size_t slot,
     if (copy == NULL) {
         return HASHTRIE_EFULL;
     }
-    text_free(trie, known->generation);
+    mem_free_text(&trie->mem, known->generation);
     known->generation = copy;
     return HASHTRIE_OK;
 }
@@ -427,7 +420,7 @@ enum hashtrie_status trie_endpoint_adopt(struct hashtrie *trie,
     if (generation == NULL) {
         return HASHTRIE_EFULL;
     }
-    text_free(trie, known->generation);
+    mem_free_text(&trie->mem, known->generation);
     known->generation = generation;
     id_remove(trie, known->id);
     known->id = endpoint->id;
@@ -443,9 +436,9 @@ void endpoints_fini(struct hashtrie *trie)
 {
     for (size_t i = 0; i < trie->endpoint_count; i++) {
         recent_free(trie, &trie->endpoints[i]);
-        text_free(trie, trie->endpoints[i].name);
-        text_free(trie, trie->endpoints[i].model);
-        text_free(trie, trie->endpoints[i].generation);
+        mem_free_text(&trie->mem, trie->endpoints[i].name);
+        mem_free_text(&trie->mem, trie->endpoints[i].model);
+        mem_free_text(&trie->mem, trie->endpoints[i].generation);
     }
     mem_free(&trie->mem, trie->endpoints, trie->endpoint_capacity * sizeof *trie->endpoints);
     mem_free(&trie->mem, trie->ids, trie->endpoint_capacity * sizeof *trie->ids);
