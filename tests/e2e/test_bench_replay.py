@@ -46,7 +46,8 @@ def test_the_same_seed_is_the_same_load(world, tmp_path):
     engine = world.engine("--prefill-tps", "1e9", "--decode-ms", "0")
 
     def load(seed):
-        rows = replay(engine.port, tmp_path, "--seed", str(seed), "--seconds", "4")[1]
+        rows = replay(engine.port, tmp_path, "--seed", str(seed), "--seconds", "4", "--speed",
+                      "4000")[1]
         assert len(rows) > 50
         return [(row["due_time"], row["prompt_tokens"], row["generation_tokens"]) for row in rows]
     assert load(1) == load(1) != load(2)
