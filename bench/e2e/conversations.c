@@ -9,12 +9,10 @@
 
 #include "base/random.h"
 #include "bench/e2e/replay.h"
+#include "bench/sim/traces.h"
 #include "json/json.h"
 
-enum {
-    PIECE_BYTES = 64, /* Text is cut into pieces of that size, */
-    TOKEN_BYTES = 4,  /* and counted as tokens of that. */
-};
+enum { TOKEN_BYTES = 4 };
 
 #define SESSION_GAP_S 10.0 /* Between the starts of two sessions, on average, */
 #define ROUND_GAP_S   20.0 /* and between two rounds of one. */
@@ -62,18 +60,6 @@ static bool read_next(struct reader *reader, int delimiter)
 }
 
 /* ---- Text ---- */
-
-/* A piece's id is its text's hash: equal text, equal id. */
-static void add_text(struct sim_workload *out, const char *text, size_t size)
-{
-    while (size > 0) {
-        size_t part = size < PIECE_BYTES ? size : PIECE_BYTES;
-        sim_add_piece(out, hashtrie_hash_namespace(text, part),
-                      (uint32_t)((part + TOKEN_BYTES - 1) / TOKEN_BYTES));
-        text += part;
-        size -= part;
-    }
-}
 
 /* Appends the text of a string; other kinds as they stand in the file. */
 static void decode(struct reader *reader, struct json_value value)
@@ -139,7 +125,7 @@ static void add_conversation(struct reader *reader, struct json_value messages,
         struct json_value role = json_find(reader->json, message, names->role);
         read_message(reader, message, names);
         if (!json_is_text(reader->json, role, names->answerer)) {
-            add_text(&said, reader->text.data, reader->text.size);
+            sim_add_text(&said, (struct span){reader->text.data, reader->text.size});
             continue;
         }
         uint32_t tokens = (uint32_t)((reader->text.size + TOKEN_BYTES - 1) / TOKEN_BYTES);

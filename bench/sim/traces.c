@@ -120,8 +120,7 @@ void sim_mooncake(struct sim_workload *workload, const struct sim_generate *how)
 
 /* ---- Text ---- */
 
-/* As pieces of 64 bytes, named by what is in them; the rest as a shorter one. */
-static void add_text(struct sim_workload *workload, struct span text)
+void sim_add_text(struct sim_workload *workload, struct span text)
 {
     for (size_t at = 0; at < text.size; at += TEXT_PIECE_BYTES) {
         size_t rest = text.size - at;
@@ -155,7 +154,7 @@ void sim_magagent(struct sim_workload *workload, const struct sim_generate *how)
             sim_add_request(workload, (uint64_t)at_us * 1000, tokens_of(output));
         struct span session = json_text(reader.json, member(&reader, "session_id"));
         request->session = (uint32_t)hashtrie_hash_namespace(session.data, session.size);
-        add_text(workload, input);
+        sim_add_text(workload, input);
     }
     close_reader(&reader);
     double span_s = (double)(last_us - first_us) / 1e6;
@@ -197,7 +196,7 @@ static void add_conversation(struct sim_workload *workload, const struct reader 
                               : 32; /* It calls a tool. */
         struct sim_request *request = sim_add_request(workload, (uint64_t)(at_s * 1e9), output);
         request->session = session;
-        add_text(workload, (struct span){.data = begin, .size = (size_t)(end - begin)});
+        sim_add_text(workload, (struct span){.data = begin, .size = (size_t)(end - begin)});
         at_s += 1 + 0.012 * output + (double)random_below(random, 4000) / 1000;
     }
 }

@@ -2,6 +2,7 @@
 #ifndef HASHTRIE_BENCH_SIM_TRACES_H
 #define HASHTRIE_BENCH_SIM_TRACES_H
 
+#include "base/span.h"
 #include "bench/sim/generate.h"
 
 enum { SIM_TRACE_BLOCK_TOKENS = 512 }; /* An id of a Mooncake trace. */
@@ -13,5 +14,9 @@ sim_generator sim_magagent;
 /* tau-airline: conversations of tool-using agents, which begin at random; rate: of conversations.
  */
 sim_generator sim_airline;
+
+/* Text of the request that was begun last, as pieces of 64 bytes named by what is in them (equal
+ * text, equal id), the rest as a shorter one; 4 bytes a token. */
+void sim_add_text(struct sim_workload *workload, struct span text);
 
 #endif
