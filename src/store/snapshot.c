@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "store/folder.h"
+
 enum { FILE_MODE = 0600, DIRECTORY_MODE = 0700, NAMES_PER_SECOND = 10 };
 
 static const char part_ending[] = ".part";
@@ -89,17 +91,6 @@ static bool join(char path[ENV_PATH_BYTES_MAX], const char *a, const char *slash
 }
 
 /* A rename or a new file is durable once its folder is synced. */
-static enum hashtrie_status sync_folder(const char *path)
-{
-    int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (folder < 0) {
-        return env_status(errno);
-    }
-    enum hashtrie_status status = fsync(folder) == 0 ? HASHTRIE_OK : env_status(errno);
-    (void)close(folder); /* Only synced through it. */
-    return status;
-}
-
 static enum hashtrie_status sync_parent(const char *path)
 {
     char parent[ENV_PATH_BYTES_MAX];
@@ -108,10 +99,10 @@ static enum hashtrie_status sync_parent(const char *path)
     }
     char *slash = strrchr(parent, '/');
     if (slash == NULL) {
-        return sync_folder(".");
+        return folder_sync(".");
     }
     slash[slash == parent] = '\0'; /* The root keeps its slash. */
-    return sync_folder(parent);
+    return folder_sync(parent);
 }
 
 /* A folder of ours: what else is in it stays, and it with that. */
@@ -160,7 +151,7 @@ static enum hashtrie_status make_folder(const char *directory)
     if (mkdir(directory, DIRECTORY_MODE) != 0) {
         return errno == EEXIST ? HASHTRIE_OK : env_status(errno);
     }
-    return join(parent, directory, "/", "..") ? sync_folder(parent) : HASHTRIE_EINVAL;
+    return join(parent, directory, "/", "..") ? folder_sync(parent) : HASHTRIE_EINVAL;
 }
 
 enum hashtrie_status snapshot_folder_open(const char *directory)
