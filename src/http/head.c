@@ -102,12 +102,6 @@ static bool append(struct buf *out, struct span span)
     return buf_append(out, span.data, span.size);
 }
 
-bool http_write_request_line(struct buf *out, struct span method, struct span target)
-{
-    return append(out, method) && buf_append_text(out, " ") && append(out, target) &&
-           buf_append_text(out, " HTTP/1.1\r\n");
-}
-
 bool http_write_status_line(struct buf *out, unsigned status)
 {
     return buf_append_text(out, "HTTP/1.1 ") && buf_append_number(out, status) &&

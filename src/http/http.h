@@ -127,7 +127,6 @@ struct span http_multipart_field(struct span body, struct span boundary, const c
 
 /* ---- Writers: false means no room in the buffer ---- */
 
-bool http_write_request_line(struct buf *out, struct span method, struct span target);
 bool http_write_status_line(struct buf *out, unsigned status);
 bool http_write_header(struct buf *out, struct span name, struct span value);
 bool http_write_header_text(struct buf *out, const char *name, const char *value);
