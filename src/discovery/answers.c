@@ -72,7 +72,6 @@ void kube_on_models(void *user, void *engine_user, const struct discovery_result
     }
     json_parser_release(kube->parser);
     buf_fini(&models);
-    candidate->answered = true;
     kube_touch(kube);
 }
 
@@ -124,7 +123,6 @@ void candidate_stop_asking(struct candidate *candidate)
     discovery_remove(candidate->sleep_asked);
     candidate->models_asked = NULL;
     candidate->sleep_asked = NULL;
-    candidate->answered = false;
     candidate->models_known = false;
     candidate->failing = false;
     candidate->sleep_known = false;

@@ -72,9 +72,8 @@ struct candidate {
     struct candidate_state state;
     struct discovery_engine *models_asked; /* Owned; NULL: not ready. */
     struct discovery_engine *sleep_asked;  /* The same; NULL also: it cannot sleep. */
-    bool answered;     /* About its models, since it became ready, be it with an error. */
-    bool models_known; /* Since then. */
-    bool failing;      /* It was told that its models cannot be read. */
+    bool models_known;                     /* Since it became ready. */
+    bool failing;                          /* It was told that its models cannot be read. */
     bool sleep_known;  /* An answer has come, be it an error, since it became ready, ... */
     bool sleep_told;   /* ... or one that says ... */
     bool sleeping;     /* ... this. */
@@ -97,6 +96,12 @@ static inline struct candidate *kube_candidate_at(const struct kube *kube, size_
 static inline bool candidate_is_asleep(const struct candidate *candidate)
 {
     return candidate->sleep_told ? candidate->sleeping : candidate->state.says_sleeping;
+}
+
+/* About its models, since it became ready, be it with an error. */
+static inline bool candidate_has_answered(const struct candidate *candidate)
+{
+    return candidate->models_known || candidate->failing;
 }
 
 /* It is in the set. */

@@ -114,7 +114,8 @@ static bool is_patient(const struct kube *kube)
     for (size_t i = 0; i < kube->candidates.count; i++) {
         const struct candidate *candidate = kube_candidate_at(kube, i);
         if (candidate->state.ready &&
-            (!candidate->answered || (candidate->sleep_asked != NULL && !candidate->sleep_known))) {
+            (!candidate_has_answered(candidate) ||
+             (candidate->sleep_asked != NULL && !candidate->sleep_known))) {
             return true;
         }
     }
