@@ -51,6 +51,12 @@ static struct span read_address(const struct json_parser *parser, struct json_va
     return fine ? address : (struct span){0};
 }
 
+/* The one that the engine runs in. */
+static bool is_main(const struct json_parser *parser, struct json_value container)
+{
+    return json_is_text(parser, json_find(parser, container, "name"), "vllm");
+}
+
 /* All containers are ready, and there is one. *restarts: see pod.restarts. */
 static bool read_containers(const struct json_parser *parser, struct json_value status,
                             uint64_t *restarts)
@@ -66,7 +72,7 @@ static bool read_containers(const struct json_parser *parser, struct json_value 
         (void)json_read_int(parser, json_find(parser, container, "restartCount"), &restart_count);
         count++;
         ready_count += is_true(parser, json_find(parser, container, "ready")) ? 1 : 0;
-        if (json_is_text(parser, json_find(parser, container, "name"), "vllm")) {
+        if (is_main(parser, container)) {
             has_main = true;
             *restarts = (uint64_t)restart_count;
         } else if (!has_main) {
@@ -103,8 +109,7 @@ static bool may_sleep(const struct json_parser *parser, struct json_value object
         size_t count = 0;
         bool has_flag = words_have(parser, json_find(parser, container, "command"), flag, &count) ||
                         words_have(parser, json_find(parser, container, "args"), flag, &count);
-        bool is_main = json_is_text(parser, json_find(parser, container, "name"), "vllm");
-        if (has_flag || (is_main && count == 0)) {
+        if (has_flag || (count == 0 && is_main(parser, container))) {
             return true;
         }
     }
