@@ -153,20 +153,22 @@ static bool read_version(struct watch *watch, struct json_value object)
     return true;
 }
 
-/* "it answers 403: pods is forbidden: ..." */
-static void describe_refusal(struct watch *watch, unsigned status, char *out, size_t size)
+/* "it answers 403: pods is forbidden: ...", in `text`, which has room for a problem. */
+static const char *take_refusal(struct watch *watch, unsigned status, char *text)
 {
     struct span message = {0};
+    watch->stats.expired += status == GONE ? 1 : 0;
     if (watch->bytes.size > 0 &&
         json_parse(watch->parser, watch->bytes.data, watch->bytes.size) == JSON_OK) {
-        struct json_value text = json_find(watch->parser, json_root(watch->parser), "message");
-        if (json_kind(watch->parser, text) == JSON_STRING) {
-            message = json_text(watch->parser, text);
+        struct json_value said = json_find(watch->parser, json_root(watch->parser), "message");
+        if (json_kind(watch->parser, said) == JSON_STRING) {
+            message = json_text(watch->parser, said);
         }
     }
     int shown = (int)(message.size < MESSAGE_BYTES_MAX ? message.size : MESSAGE_BYTES_MAX);
-    (void)snprintf(out, size, "it answers %u%s%.*s", status, shown > 0 ? ": " : "", shown,
-                   shown > 0 ? message.data : "");
+    (void)snprintf(text, WATCH_PROBLEM_BYTES, "it answers %u%s%.*s", status, shown > 0 ? ": " : "",
+                   shown, shown > 0 ? message.data : "");
+    return text;
 }
 
 /* A decimal number of at most 19 digits; false: versions may be any text. */
@@ -343,9 +345,7 @@ static void end_list(struct watch *watch, unsigned status, const char *error)
     char text[WATCH_PROBLEM_BYTES];
     watch->list_next = true;
     if (error == NULL && status != STATUS_OK) {
-        describe_refusal(watch, status, text, sizeof text);
-        watch->stats.expired += status == GONE ? 1 : 0;
-        error = text;
+        error = take_refusal(watch, status, text);
     }
     if (error == NULL) {
         error = take_page(watch);
@@ -382,9 +382,7 @@ static const char *judge_watch(struct watch *watch, unsigned status, const char 
         return watch->verdict;
     }
     if (status != STATUS_OK && status != 0) {
-        describe_refusal(watch, status, text, WATCH_PROBLEM_BYTES);
-        watch->stats.expired += status == GONE ? 1 : 0;
-        return text;
+        return take_refusal(watch, status, text);
     }
     if (status == STATUS_OK && lived) { /* However it ended: a cut is nothing special. */
         watch->failures = 0;
