@@ -185,6 +185,23 @@ static bool refuse(struct reading *reading, yaml_node_t *mapping, const struct r
     return false;
 }
 
+/* Without the slashes at its end. False: `why` says that it is none, or no memory. */
+static bool take_server(struct reading *reading, yaml_node_t *cluster)
+{
+    const char *server = member_text(reading, cluster, "server");
+    if (server == NULL ||
+        (strncmp(server, "https://", 8) != 0 && strncmp(server, "http://", 7) != 0)) {
+        (void)buf_append_text(reading->why, "its cluster's server is no http(s):// URL");
+        return false;
+    }
+    size_t size = strlen(server);
+    while (server[size - 1] == '/') {
+        size--;
+    }
+    reading->access->server = mem_strndup(reading->access->mem, server, size);
+    return reading->access->server != NULL;
+}
+
 static bool read_cluster(struct reading *reading, yaml_node_t *cluster)
 {
     static const struct refusal refusals[] = {
@@ -199,18 +216,10 @@ static bool read_cluster(struct reading *reading, yaml_node_t *cluster)
         (void)buf_append_text(reading->why, "its current context names no cluster that it has");
         return false;
     }
-    if (refuse(reading, cluster, refusals) || !take(reading, cluster, "server", &access->server) ||
-        !take_path(reading, cluster, "certificate-authority", &access->ca_file) ||
-        !take_pem(reading, cluster, "certificate-authority-data", &access->ca_pem)) {
-        return false;
-    }
-    bool is_http = access->server != NULL && (strncmp(access->server, "https://", 8) == 0 ||
-                                              strncmp(access->server, "http://", 7) == 0);
-    if (!is_http) {
-        (void)buf_append_text(reading->why, "its cluster's server is no http(s):// URL");
-        return false;
-    }
-    return true;
+    return !refuse(reading, cluster, refusals) &&
+           take_path(reading, cluster, "certificate-authority", &access->ca_file) &&
+           take_pem(reading, cluster, "certificate-authority-data", &access->ca_pem) &&
+           take_server(reading, cluster);
 }
 
 static bool read_user(struct reading *reading, yaml_node_t *user)
@@ -243,22 +252,9 @@ static bool read_document(struct reading *reading)
     }
     const char *cluster = member_text(reading, context, "cluster");
     const char *user = member_text(reading, context, "user");
-    if (!take(reading, context, "namespace", &reading->access->namespace) ||
-        !read_cluster(reading, named(reading, "clusters", "cluster", cluster)) ||
-        !read_user(reading, named(reading, "users", "user", user))) {
-        return false;
-    }
-    size_t size = strlen(reading->access->server);
-    while (reading->access->server[size - 1] == '/') {
-        size--;
-    }
-    char *server = mem_strndup(reading->access->mem, reading->access->server, size);
-    if (server == NULL) {
-        return false;
-    }
-    mem_free_text(reading->access->mem, reading->access->server);
-    reading->access->server = server;
-    return true;
+    return take(reading, context, "namespace", &reading->access->namespace) &&
+           read_cluster(reading, named(reading, "clusters", "cluster", cluster)) &&
+           read_user(reading, named(reading, "users", "user", user));
 }
 
 bool kubeconfig_read(struct access *access, struct span text, struct buf *why)
