@@ -7,8 +7,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/check.h"
-
 #define ACCOUNT_FOLDER "/var/run/secrets/kubernetes.io/serviceaccount"
 
 enum { PATH_BYTES_MAX = 4096, READ_BYTES = 16 * 1024 };

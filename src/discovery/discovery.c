@@ -45,7 +45,7 @@ struct discovery_engine {
     struct list link; /* In waiting or running. */
     struct discovery *discovery;
     void *user;
-    char *url;                 /* Of its metrics. Owned. */
+    char *url;                 /* With the question's path. Owned. */
     struct question *question; /* Owned; NULL while waiting. */
     uint64_t due_ns;
     uint64_t begun_ns;

@@ -2,7 +2,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "base/check.h"
 #include "discovery/kube_private.h"
 
 /* ---- Telling ---- */
@@ -56,7 +55,6 @@ static void note_change(struct candidate *candidate, const struct candidate_stat
     }
 }
 
-/* Says whether the set may be another now. */
 void candidate_apply(struct candidate *candidate, const struct candidate_state *now)
 {
     struct candidate_state *before = &candidate->state;

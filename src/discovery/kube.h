@@ -27,7 +27,7 @@ enum {
     KUBE_ENGINES_MAX = 4096, /* Pods or services, ready or not; more are left out. */
     KUBE_SLICES_MAX = 16384,
     KUBE_ASKED_MAX = 256, /* Engines asked at a time: those that hang do not hold up others. */
-    KUBE_COLLECTIONS = 3,
+    KUBE_COLLECTIONS = 2, /* At most: services and their endpoint slices. */
 };
 
 #define KUBE_SETTLE_NS UINT64_C(20000000) /* Changes within this time are told as one. */

@@ -6,7 +6,6 @@
 #include <string.h>
 #include <yaml.h>
 
-#include "base/check.h"
 #include "discovery/access.h"
 
 struct reading {

@@ -23,15 +23,12 @@ enum {
     WATCH_PROBLEM_BYTES = 512,
 };
 
-#define WATCH_CONNECT_NS UINT64_C(10000000000)
-#define WATCH_LIST_NS    UINT64_C(60000000000)  /* For one page. */
-#define WATCH_TIME_NS    UINT64_C(300000000000) /* Of one WATCH: this to twice this, by chance. */
-#define WATCH_GRACE_NS   UINT64_C(30000000000)  /* After which the server should have ended it. */
-#define WATCH_PROVEN_NS  UINT64_C(1000000000)   /* One that lived so long has worked. */
-#define WATCH_PAUSE_NS   UINT64_C(500000000)    /* After a failure; then doubled, ... */
-#define WATCH_PAUSE_MAX_NS                                                \
-    UINT64_C(30000000000) /* ... up to this; half more or less by chance. \
-                           */
+#define WATCH_CONNECT_NS   UINT64_C(10000000000)
+#define WATCH_LIST_NS      UINT64_C(60000000000)  /* For one page. */
+#define WATCH_TIME_NS      UINT64_C(300000000000) /* Of one WATCH: this to twice this, by chance. */
+#define WATCH_GRACE_NS     UINT64_C(30000000000)  /* After which the server should have ended it. */
+#define WATCH_PROVEN_NS    UINT64_C(1000000000)   /* One that lived so long has worked. */
+#define WATCH_PAUSE_MAX_NS UINT64_C(30000000000)  /* After failures; see seed. */
 
 enum watch_change { WATCH_LISTED, WATCH_ADDED, WATCH_MODIFIED, WATCH_DELETED };
 
