@@ -62,6 +62,17 @@ def wait_ready(router):
     wait_until(lambda: get(router, "/ready").status == 200, what="/ready")
 
 
+def serving_place(world, count=2, *arguments, told=None):
+    """A place, and a router whose backends its pods are: the first `told`, or all."""
+    place = Place(world, count)
+    numbers = range(count if told is None else told)
+    for number in numbers:
+        place.tell(number)
+    router = place.router(*arguments)
+    wait_serving(router, place.urls(*numbers))
+    return place, router
+
+
 NUMBERS = itertools.count()
 
 
@@ -96,10 +107,7 @@ def test_ready_pods_are_backends(world):
 
 @pytest.mark.parametrize("change", [{"ready": False}, {"deleting": True}, {"address": None}])
 def test_a_pod_that_is_not_ready_gets_nothing(world, change):
-    place = Place(world)
-    place.tell_all()
-    router = place.router()
-    wait_serving(router, place.urls(0, 1))
+    place, router = serving_place(world)
     place.cluster.pod("pod-0", **{"address": place.pods[0].address, **change})
     wait_serving(router, place.urls(1))
     assert router.find_lines(r"pod pod-0 at \S+ is no longer ready")
@@ -108,10 +116,7 @@ def test_a_pod_that_is_not_ready_gets_nothing(world, change):
 
 
 def test_requests_under_way_are_finished_where_their_pod_goes(world):
-    place = Place(world, 1)
-    place.tell_all()
-    router = place.router()
-    wait_serving(router, place.urls(0))
+    place, router = serving_place(world, 1)
     place.cluster.delete_pod("pod-0")
     wait_serving(router, [])
     answer = chat(router, "x")
@@ -124,10 +129,7 @@ def test_requests_under_way_are_finished_where_their_pod_goes(world):
 
 
 def test_a_deletion_that_was_never_told_is_found_by_the_next_list(world):
-    place = Place(world)
-    place.tell_all()
-    router = place.router("--k8s-relist-interval", "1s")
-    wait_serving(router, place.urls(0, 1))
+    place, router = serving_place(world, 2, "--k8s-relist-interval", "1s")
     place.cluster.wait_watched()
     place.cluster.drop = 1
     place.cluster.delete_pod("pod-0")
@@ -135,10 +137,7 @@ def test_a_deletion_that_was_never_told_is_found_by_the_next_list(world):
 
 
 def test_a_deletion_while_nobody_watches_is_told_by_the_next_watch(world):
-    place = Place(world)
-    place.tell_all()
-    router = place.router()
-    wait_serving(router, place.urls(0, 1))
+    place, router = serving_place(world)
     place.cluster.wait_watched()
     place.cluster.refusal = (500, "away")
     place.cluster.cut()
@@ -151,10 +150,7 @@ def test_a_deletion_while_nobody_watches_is_told_by_the_next_watch(world):
 
 @pytest.mark.parametrize("hard", [False, True])
 def test_a_watch_that_is_cut_goes_on_from_its_version(world, hard):
-    place = Place(world)
-    place.tell(0)
-    router = place.router()
-    wait_serving(router, place.urls(0))
+    place, router = serving_place(world, told=1)
     for number in range(3):
         place.cluster.wait_watched()
         before = place.cluster.count("watch")
@@ -167,10 +163,7 @@ def test_a_watch_that_is_cut_goes_on_from_its_version(world, hard):
 
 
 def test_a_version_that_has_expired_leads_to_a_list(world):
-    place = Place(world)
-    place.tell_all()
-    router = place.router()
-    wait_serving(router, place.urls(0, 1))
+    place, router = serving_place(world)
     place.cluster.wait_watched()
     place.cluster.hold()  # What happens until the watch comes back is never told by it.
     place.cluster.delete_pod("pod-0")
@@ -189,10 +182,7 @@ def test_a_version_that_has_expired_leads_to_a_list(world):
 
 
 def test_bookmarks_move_the_version_on(world):
-    place = Place(world, 1)
-    place.tell(0)
-    router = place.router()
-    wait_serving(router, place.urls(0))
+    place, router = serving_place(world, 1)
     place.cluster.wait_watched()
     place.cluster.version += 500
     place.cluster.bookmark("pods")
@@ -206,10 +196,7 @@ def test_bookmarks_move_the_version_on(world):
 
 
 def test_events_that_come_twice_or_in_another_order_do_no_harm(world):
-    place = Place(world, 3)
-    place.tell(0)
-    router = place.router()
-    wait_serving(router, place.urls(0))
+    place, router = serving_place(world, 3, told=1)
     place.cluster.wait_watched()
     place.cluster.repeat = 3
     place.tell(1)
@@ -227,10 +214,7 @@ def test_events_that_come_twice_or_in_another_order_do_no_harm(world):
 
 
 def test_late_events_are_caught_up_with(world):
-    place = Place(world, 3)
-    place.tell_all()
-    router = place.router()
-    wait_serving(router, place.urls(0, 1, 2))
+    place, router = serving_place(world, 3)
     place.cluster.wait_watched()
     place.cluster.hold()
     place.cluster.delete_pod("pod-1")
@@ -317,10 +301,7 @@ def test_no_pods_are_a_fine_answer_too(world):
 
 
 def test_while_the_api_server_is_away_all_stays_as_it_is(world):
-    place = Place(world)
-    place.tell_all()
-    router = place.router("--k8s-relist-interval", "1s")
-    wait_serving(router, place.urls(0, 1))
+    place, router = serving_place(world, 2, "--k8s-relist-interval", "1s")
     place.cluster.server.stop_listening()
     place.cluster.cut(hard=True)
     router.wait_line("Kubernetes: pods cannot be (listed|watched): .*again in")
@@ -380,10 +361,7 @@ def test_an_exec_plugin_is_refused(world):
 
 
 def test_a_hostile_api_server_takes_bounded_memory(world):
-    place = Place(world, 1)
-    place.tell(0)
-    router = place.router()
-    wait_serving(router, place.urls(0))
+    place, router = serving_place(world, 1)
     before = router.rss_bytes()
     place.cluster.wait_watched()
     for line in ["garbage", "[" * 5000, "x" * (9 << 20),
@@ -400,10 +378,7 @@ def test_a_hostile_api_server_takes_bounded_memory(world):
 
 
 def test_models_are_asked_for_again(world):
-    place = Place(world)
-    place.tell_all()
-    router = place.router()
-    wait_serving(router, place.urls(0, 1))
+    place, router = serving_place(world)
     place.pods[0].models.append("lora")  # Loaded by somebody: nobody tells.
     wait_until(lambda: chat(router, "x", model="lora").status == 200)
     assert engine_of(chat(router, "x", model="lora")) == "pod-0"
@@ -413,10 +388,7 @@ def test_models_are_asked_for_again(world):
 
 
 def test_a_pod_that_changes_is_asked_at_once(world):
-    place = Place(world, 1)
-    place.tell(0)
-    router = place.router("--k8s-models-interval", "1h")
-    wait_serving(router, place.urls(0))
+    place, router = serving_place(world, 1, "--k8s-models-interval", "1h")
     place.pods[0].models.append("lora")
     place.tell(0, labels={"lora": "loaded"})
     wait_until(lambda: chat(router, "x", model="lora").status == 200, 5)
@@ -438,10 +410,7 @@ def test_a_pod_that_hangs_does_not_hold_up_others(world):
 
 
 def test_one_that_answers_no_longer_keeps_the_models_it_had(world):
-    place = Place(world, 1)
-    place.tell(0)
-    router = place.router("--backend-health-check-timeout-seconds", "0.2s")
-    wait_serving(router, place.urls(0))
+    place, router = serving_place(world, 1, "--backend-health-check-timeout-seconds", "0.2s")
     place.pods[0].hanging = True
     router.wait_line("its models cannot be read: .*; it keeps those it had")
     assert serving(router) == place.urls(0)
@@ -495,10 +464,7 @@ def outcome_counts(router):
 
 
 def test_a_pod_that_flaps_keeps_its_state_and_one_that_is_replaced_does_not(world):
-    place = Place(world)
-    place.tell_all()
-    router = place.router()
-    wait_serving(router, place.urls(0, 1))
+    place, router = serving_place(world)
     prompt = "a long prompt that is the same again and again " * 40
     home = engine_of(chat(router, prompt))
     number = int(home[-1])
@@ -522,10 +488,7 @@ def test_a_pod_that_flaps_keeps_its_state_and_one_that_is_replaced_does_not(worl
 
 
 def test_a_container_that_restarts_holds_nothing(world):
-    place = Place(world, 1)
-    place.tell(0)
-    router = place.router()
-    wait_serving(router, place.urls(0))
+    place, router = serving_place(world, 1)
     prompt = "a long prompt " * 100
     chat(router, prompt)
     lines = router.line_count()
