@@ -470,6 +470,13 @@ static bool is_same(const struct config_value *a, const struct config_value *b)
     return strcmp(a->text, b->text) == 0;
 }
 
+/* With the first reason warnings go. */
+static void begin_refusal(struct buf *messages, bool *refused)
+{
+    messages->size = *refused ? messages->size : 0;
+    *refused = true;
+}
+
 /* What only a restart can change has stayed. What the machine tells may have moved; it stays, too.
  */
 static bool refuse_changes(const struct config *start, const struct config *now,
@@ -483,8 +490,7 @@ static bool refuse_changes(const struct config *start, const struct config *now,
         if (options[i].dynamic || !from_file || is_same(before, after)) {
             continue;
         }
-        messages->size = refused ? messages->size : 0;
-        refused = true;
+        begin_refusal(messages, &refused);
         /* No room: earlier ones are there. */
         (void)buf_printf(messages,
                          "%s cannot change while the router runs, from %.100s to %.100s: it needs "
@@ -493,8 +499,7 @@ static bool refuse_changes(const struct config *start, const struct config *now,
                          after->text != NULL ? after->text : "none");
     }
     if ((start->routing == CONFIG_DISAGGREGATED) != (now->routing == CONFIG_DISAGGREGATED)) {
-        messages->size = refused ? messages->size : 0;
-        refused = true;
+        begin_refusal(messages, &refused);
         (void)buf_append_text(messages, "--routing-logic cannot become or cease to be "
                                         "disaggregated_prefill_orchestrated while the router runs: "
                                         "it needs a restart\n"); /* As above. */

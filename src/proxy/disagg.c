@@ -192,9 +192,8 @@ static void hand_over(struct request *request, bool has_params)
                   "Request %s: %s has prefilled and says nothing of where the KV cache is",
                   request->log_id, worker->router->backends[request->choice.endpoint]->url);
     }
-    struct stats_series *series = backend_series(worker, request->pair);
-    if (series != NULL) {
-        metrics_histogram_observe(&series->success,
+    if (request->series != NULL) {
+        metrics_histogram_observe(&request->series->success,
                                   (double)disagg->prefill_ns / (double)CLOCK_NS_PER_S);
     }
     request_first_byte(request);
@@ -256,14 +255,11 @@ void disagg_decode_failed(struct request *request)
 
 void disagg_prefill_again(struct request *request)
 {
-    struct worker *worker = request->worker;
     const struct disagg *disagg = request->disagg;
     REQUIRE(disagg->holds_prefill);
     request_let_go_choice(request);
     request->choice = disagg->prefill; /* Should it end before the next choice. */
-    request->pair =
-        backend_pair(worker->router->backends[request->choice.endpoint], request->model);
-    request->series = backend_series(worker, request->pair);
+    request_find_series(request);
     change_step(request, DISAGG_PREFILL);
 }
 

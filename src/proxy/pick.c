@@ -290,14 +290,19 @@ static void log_choice(struct request *request)
               (unsigned long long)(unix_ns % CLOCK_NS_PER_S / CLOCK_NS_PER_US), seconds);
 }
 
+void request_find_series(struct request *request)
+{
+    struct worker *worker = request->worker;
+    const struct backend *backend = worker->router->backends[request->choice.endpoint];
+    request->series = backend_series(worker, backend_pair(backend, request->model));
+}
+
 void request_on_chosen(struct request *request)
 {
     struct worker *worker = request->worker;
     request->charged = true;
     request->prefilled = disagg_decodes(request);
-    request->pair =
-        backend_pair(worker->router->backends[request->choice.endpoint], request->model);
-    request->series = backend_series(worker, request->pair);
+    request_find_series(request);
     request->routed = true;
     if (!answers_when_prefilled(request) && !request->prefilled && request->prefill_ns > 0) {
         net_timer_start(request->prefill, request->prefill_ns);

@@ -116,11 +116,11 @@ struct request {
 
     /* Where it goes. */
     struct route_choice choice;
-    enum route_policy policy;    /* By which it was made. */
-    uint64_t prefill_ns;         /* How long that will take; 0: unknown. */
-    struct stats_pair *pair;     /* Of the backend chosen, ... */
-    struct stats_series *series; /* ... and of this worker. NULL: no memory for it. */
-    uint64_t queued_bytes;       /* There, its own included, when it was sent. */
+    enum route_policy policy; /* By which it was made. */
+    uint64_t prefill_ns;      /* How long that will take; 0: unknown. */
+    struct stats_series
+        *series;           /* Of the backend chosen and this worker. NULL: no memory for it. */
+    uint64_t queued_bytes; /* There, its own included, when it was sent. */
     uint64_t sent_ns;
     uint64_t answer_ns;    /* When the first byte of the answer went to the client; 0: none did. */
     uint64_t answer_bytes; /* Handed to the client, head included. */
@@ -163,7 +163,7 @@ struct request {
     bool admitted;     /* It was granted a place, and `choice` says where. */
     bool queue_over;   /* The time for that is. */
     bool holds_choice; /* The backend chosen is held; those in `excluded` are, anyway. */
-    bool routed;       /* `choice` and `pair` are set. */
+    bool routed;       /* `choice` and `series` are set. */
     bool has_place;    /* Counts in router->admit.running. Lock held. */
     bool charged;      /* Counts as in flight at choice.endpoint. */
     bool prefilled;    /* Its bytes do not count as queued any more. */
@@ -239,7 +239,8 @@ enum pick_result { PICK_CHOSEN, PICK_RELOADING, PICK_QUEUED, PICK_REFUSED, PICK_
 enum pick_result request_pick(struct request *request);
 /* Any thread, lock held, for one that waits: the same without reload and queue. */
 bool request_take_place(struct request *request);
-void request_on_chosen(struct request *request); /* What is due on its own loop then. */
+void request_find_series(struct request *request); /* Of its choice, which is held. */
+void request_on_chosen(struct request *request);   /* What is due on its own loop then. */
 void request_forget_reload(struct request *request);
 void reload_wait_send(struct reload_wait *wait);      /* From the store's threads. */
 void reload_wait_done(struct reload_wait *wait);      /* On the loop, from its mailbox. */

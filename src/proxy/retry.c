@@ -33,9 +33,8 @@ static void blame(struct request *request, enum stats_error error, const char *w
         return;
     }
     request->blamed = true;
-    struct stats_series *series = backend_series(worker, request->pair);
-    if (series != NULL) {
-        stats_add(&series->errors[error], 1);
+    if (request->series != NULL) {
+        stats_add(&request->series->errors[error], 1);
     }
     engines_failed(worker, request->choice.endpoint);
     log_write(&worker->log, LOG_WARNING, "Request %s: %s failed: %s", request->log_id,
