@@ -1,11 +1,13 @@
 #include "base/buf.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/check.h"
 
-enum { BUF_BYTES_FIRST = 256, DIGITS_MAX = 20 };
+enum { BUF_BYTES_FIRST = 256, DIGITS_MAX = 20, READ_BYTES = 16 * 1024 };
 
 void buf_init(struct buf *buf, struct mem *mem, size_t size_max)
 {
@@ -70,6 +72,24 @@ bool buf_append_number(struct buf *buf, uint64_t number)
         number /= 10;
     } while (number > 0);
     return buf_append(buf, digits + begin, sizeof digits - begin);
+}
+
+bool buf_append_file(struct buf *buf, int file)
+{
+    char bytes[READ_BYTES];
+    for (;;) {
+        ssize_t size = read(file, bytes, sizeof bytes);
+        if (size == 0) {
+            return true;
+        }
+        if (size < 0 && errno != EINTR) {
+            return false;
+        }
+        if (size > 0 && !buf_append(buf, bytes, (size_t)size)) {
+            errno = EFBIG;
+            return false;
+        }
+    }
 }
 
 bool buf_printf(struct buf *buf, const char *format, ...)

@@ -27,6 +27,9 @@ bool buf_reserve(struct buf *buf, size_t extra); /* Room for `extra` more bytes 
 bool buf_append(struct buf *buf, const void *bytes, size_t size);
 bool buf_append_text(struct buf *buf, const char *text);
 bool buf_append_number(struct buf *buf, uint64_t number); /* In decimal. */
+/* What is left of an open file. False: errno says why (EFBIG: no room); what came before is kept.
+ */
+bool buf_append_file(struct buf *buf, int file);
 __attribute__((format(printf, 2, 3))) bool buf_printf(struct buf *buf, const char *format, ...);
 
 #endif

@@ -18,7 +18,7 @@
 #include "config/legacy.h"
 #include "config/tree.h"
 
-enum { NAME_BYTES_MAX = 64 };
+enum { NAME_BYTES_MAX = 64, FILE_BYTES_MAX = TREE_BYTES_MAX - 1 };
 
 /* ---- Reading ---- */
 
@@ -34,18 +34,10 @@ static bool read_all(const char *path, struct buf *out, const char **problem)
         }
         return false;
     }
-    ssize_t size = 0;
-    *problem = NULL;
-    do {
-        *problem = buf_reserve(out, 1) ? NULL : "it is too large";
-        size = *problem != NULL ? 0 : read(fd, out->data + out->size, out->capacity - out->size);
-        out->size += size > 0 ? (size_t)size : 0;
-    } while (size > 0 || (size < 0 && errno == EINTR));
-    if (size < 0) {
-        *problem = strerror(errno);
-    }
+    bool read = buf_append_file(out, fd);
+    *problem = read ? NULL : errno == EFBIG ? "it is too large" : strerror(errno);
     (void)close(fd); /* As above. */
-    return *problem == NULL;
+    return read;
 }
 
 /* FNV-1a: it tells a text from the one before it. */
@@ -61,7 +53,7 @@ static uint64_t hash_text(const struct buf *text)
 bool config_file_hash(const char *path, struct mem *mem, uint64_t *hash, const char **problem)
 {
     struct buf text;
-    buf_init(&text, mem, TREE_BYTES_MAX);
+    buf_init(&text, mem, FILE_BYTES_MAX);
     bool read = read_all(path, &text, problem);
     if (read) {
         *hash = hash_text(&text);
@@ -490,7 +482,7 @@ void file_read(struct loader *loader)
                                  .path = yaml->text != NULL ? yaml->text : json->text};
     struct buf text;
     const char *problem = NULL;
-    buf_init(&text, loader->config->mem, TREE_BYTES_MAX);
+    buf_init(&text, loader->config->mem, FILE_BYTES_MAX);
     tree_init(&reader.tree, loader->config->mem);
     if (!read_all(reader.path, &text, &problem)) {
         loader_error(loader, "%s cannot be read: %s", reader.path, problem);

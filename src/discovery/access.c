@@ -9,7 +9,7 @@
 
 #define ACCOUNT_FOLDER "/var/run/secrets/kubernetes.io/serviceaccount"
 
-enum { PATH_BYTES_MAX = 4096, READ_BYTES = 16 * 1024 };
+enum { PATH_BYTES_MAX = 4096 };
 
 /* ---- Files ---- */
 
@@ -20,17 +20,11 @@ static bool read_file(const char *path, struct buf *out)
     if (file < 0) {
         return false;
     }
-    char bytes[READ_BYTES];
-    ssize_t size = 0;
-    bool fits = true;
-    do {
-        size = read(file, bytes, sizeof bytes);
-        fits = size <= 0 || buf_append(out, bytes, (size_t)size);
-    } while ((size > 0 && fits) || (size < 0 && errno == EINTR));
-    int problem = !fits ? EFBIG : errno;
+    bool read = buf_append_file(out, file);
+    int problem = errno;
     close(file);
     errno = problem;
-    return fits && size == 0;
+    return read;
 }
 
 /* What a file of one line says, without the line's end; at most `bytes_max`. NULL: none. */
