@@ -100,11 +100,6 @@ static inline bool fleet_is_open(const struct route_fleet *fleet, size_t endpoin
     return fleet_is_present(at) && (at->state == FLEET_FINE || at->state == FLEET_HALF_OPEN);
 }
 
-static inline bool fleet_has_role(const struct route_fleet *fleet, size_t endpoint, unsigned roles)
-{
-    return roles == 0 || (fleet->endpoints[endpoint].roles & roles) != 0;
-}
-
 uint64_t fleet_load(const struct route_fleet *fleet, size_t endpoint);
 /* Those whose pause is over become half open, others warmer. */
 void fleet_catch_up(struct route_fleet *fleet, uint64_t now_ns);

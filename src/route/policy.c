@@ -34,6 +34,14 @@ static bool is_excluded(const struct route_query *query, size_t endpoint)
     return false;
 }
 
+/* It has a role that is asked for, and is not excluded. */
+static bool is_wanted(const struct route_fleet *fleet, const struct route_query *query,
+                      size_t endpoint)
+{
+    bool has_role = query->roles == 0 || (fleet->endpoints[endpoint].roles & query->roles) != 0;
+    return has_role && !is_excluded(query, endpoint);
+}
+
 /* The cheapest endpoint so far. Of equal ones that which was sent least, so that caches of an idle
  * fleet fill alike; else they are drawn with equal chances. */
 struct best {
@@ -99,7 +107,7 @@ static struct best least_loaded(struct route_fleet *fleet, const struct route_qu
         size_t endpoint = model->endpoints.numbers[i];
         uint64_t load = load_of(fleet, endpoint, desperate);
         if (load != FLEET_DOWN && (best.ties == 0 || load <= best.cost) &&
-            fleet_has_role(fleet, endpoint, query->roles) && !is_excluded(query, endpoint)) {
+            is_wanted(fleet, query, endpoint)) {
             consider(fleet, &best, endpoint, load + burden_on(fleet, query, endpoint));
         }
     }
@@ -110,8 +118,7 @@ bool fleet_is_candidate(const struct route_fleet *fleet, const struct route_quer
                         size_t endpoint, bool desperate)
 {
     return fleet_serves(fleet, endpoint, query->model) &&
-           fleet_has_role(fleet, endpoint, query->roles) &&
-           load_of(fleet, endpoint, desperate) != FLEET_DOWN && !is_excluded(query, endpoint);
+           load_of(fleet, endpoint, desperate) != FLEET_DOWN && is_wanted(fleet, query, endpoint);
 }
 
 /* What the endpoint chosen holds, and the most that any candidate holds. */
@@ -231,7 +238,7 @@ static bool is_one_busy(const struct route_fleet *fleet, const struct route_quer
     for (size_t i = 0; i < candidates->count; i++) {
         size_t endpoint = candidates->numbers[i];
         if (fleet_is_open(fleet, endpoint) && !fleet_has_room(fleet, endpoint) &&
-            fleet_has_role(fleet, endpoint, query->roles) && !is_excluded(query, endpoint)) {
+            is_wanted(fleet, query, endpoint)) {
             return true;
         }
     }
@@ -264,7 +271,7 @@ static bool has_other(const struct route_fleet *fleet, const struct route_query 
         size_t endpoint = candidates->numbers[i];
         const struct route_endpoint *at = &fleet->endpoints[endpoint];
         if (fleet_is_present(at) && (!sound || at->state == FLEET_FINE) &&
-            fleet_has_role(fleet, endpoint, query->roles) && !is_excluded(query, endpoint)) {
+            is_wanted(fleet, query, endpoint)) {
             return true;
         }
     }
