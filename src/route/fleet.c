@@ -115,31 +115,26 @@ static size_t free_number(struct route_fleet *fleet)
     return fleet->endpoint_count++;
 }
 
-/* Where number `number`, which is new, begins: nobody is preferred for having come late. */
-static uint64_t mean_sent(const struct route_fleet *fleet, size_t number)
+/* Where a new one begins: nobody is preferred for having come late. */
+static uint64_t mean_sent(const struct route_fleet *fleet)
 {
-    uint64_t sum = 0;
-    uint64_t count = 0;
-    for (size_t i = 0; i < fleet->endpoint_count; i++) {
-        if (i != number && fleet->endpoints[i].used) {
-            sum += fleet->endpoints[i].sent_bytes;
-            count++;
-        }
-    }
-    return count == 0 ? 0 : sum / count;
+    size_t count = fleet->endpoint_count - fleet->free_count;
+    return count == 0 ? 0 : fleet->sent_bytes / count;
 }
 
 int route_endpoint_add(struct route_fleet *fleet)
 {
+    uint64_t sent_bytes = mean_sent(fleet);
     size_t number = free_number(fleet);
     if (number == SIZE_MAX) {
         return -1;
     }
+    fleet->sent_bytes += sent_bytes;
     fleet->endpoints[number] = (struct route_endpoint){.used = true,
                                                        .up = true,
                                                        .roles = ROUTE_ROLES_ALL,
                                                        .warmth = ROUTE_WARM_STEPS,
-                                                       .sent_bytes = mean_sent(fleet, number)};
+                                                       .sent_bytes = sent_bytes};
     update_load_cost(fleet, number);
     return (int)number;
 }
@@ -153,6 +148,7 @@ void route_endpoint_free(struct route_fleet *fleet, size_t endpoint)
         route_endpoint_serves_not(fleet, endpoint, at->models.numbers[0]);
     }
     numbers_free(fleet->mem, &at->models);
+    fleet->sent_bytes -= at->sent_bytes;
     *at = (struct route_endpoint){0};
     fleet->load_cost[endpoint] = FLEET_DOWN;
     fleet->free_count++;
@@ -446,6 +442,7 @@ void route_request_sent(struct route_fleet *fleet, size_t endpoint, uint64_t unc
     struct route_load *load = &at->load;
     at->state = at->state == FLEET_HALF_OPEN ? FLEET_PROBED : at->state;
     at->sent_bytes += uncached_bytes;
+    fleet->sent_bytes += uncached_bytes;
     load->queued_bytes += uncached_bytes;
     load->active_bytes += prompt_bytes;
     load->in_flight++;

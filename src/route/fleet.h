@@ -72,6 +72,7 @@ struct route_fleet {
     size_t endpoint_count;
     size_t endpoint_capacity;
     size_t free_count;          /* Of the endpoints: numbers not taken. */
+    uint64_t sent_bytes;        /* Of the endpoints that are, all together. */
     struct route_model *models; /* ROUTE_MODELS_MAX of them: read without the lock, they stay. */
     atomic_size_t model_count;
     uint32_t in_flight_max;  /* At each endpoint; UINT32_MAX: any number. */

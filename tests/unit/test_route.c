@@ -149,6 +149,31 @@ static void of_equal_ones_that_which_was_sent_least_is_taken(void **state)
     }
 }
 
+static void work_off(struct fixture *fixture, size_t endpoint, uint64_t bytes)
+{
+    route_request_sent(fixture->fleet, endpoint, bytes, 0);
+    route_request_prefilled(fixture->fleet, endpoint, bytes);
+    route_request_ended(fixture->fleet, endpoint, 0);
+}
+
+static void one_that_comes_later_begins_with_the_mean_of_what_was_sent(void **state)
+{
+    struct fixture *fixture = *state;
+    struct route_query asked = query(10 * CHUNK);
+    work_off(fixture, 0, 100);
+    work_off(fixture, 1, 200);
+    work_off(fixture, 2, 300);
+    work_off(fixture, 3, 1000);
+    route_endpoint_free(fixture->fleet, 3);
+    assert_int_equal(route_endpoint_add(fixture->fleet), 3); /* With 200, as 1 has. */
+    assert_true(route_endpoint_serves(fixture->fleet, 3, "m"));
+    work_off(fixture, 0, 99);
+    assert_int_equal(pick(fixture, &asked).endpoint, 0);
+    work_off(fixture, 0, 2);
+    work_off(fixture, 1, 1);
+    assert_int_equal(pick(fixture, &asked).endpoint, 3);
+}
+
 static void what_all_hold_decides_nothing(void **state)
 {
     struct fixture *fixture = *state;
@@ -663,6 +688,7 @@ int main(void)
         CASE(a_shorter_holder_may_win),
         CASE(ties_are_broken_at_random),
         CASE(of_equal_ones_that_which_was_sent_least_is_taken),
+        CASE(one_that_comes_later_begins_with_the_mean_of_what_was_sent),
         CASE(what_all_hold_decides_nothing),
         CASE(down_excluded_and_others_models_are_no_candidates),
         CASE(roundrobin_rotates_evenly),
