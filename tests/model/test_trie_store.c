@@ -243,7 +243,9 @@ static void checkpoint(struct world *world, struct sum *sum)
     uint64_t mark = trie_dirty_mark(world->trie);
     uint64_t serial = naive_serial(world->kept);
     for (int i = 0; i < BATCHES_MAX && !trie_dirty_done(world->trie, mark); i++) {
-        memory_store_take(world->store, 1 + random_below(&world->random, world->batch_max));
+        size_t left = trie_dirty_left(world->trie, mark); /* As the writer: no further. */
+        size_t most = 1 + random_below(&world->random, world->batch_max);
+        memory_store_take(world->store, most < left ? most : left);
         check(world);
         if (in_percent(world, 25)) { /* While the batch is in flight. */
             insert(world);
