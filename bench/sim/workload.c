@@ -1,5 +1,6 @@
 #include "bench/sim/workload.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +11,7 @@ enum { CAPACITY_FIRST = 1024 };
 
 _Noreturn void sim_fail(const char *what, const char *why)
 {
-    (void)fprintf(stderr, "bench-sim: %s: %s\n", what, why);
+    (void)fprintf(stderr, "%s: %s: %s\n", program_invocation_short_name, what, why);
     exit(1);
 }
 

@@ -41,7 +41,7 @@ struct sim_workload {
     size_t piece_capacity;
 };
 
-/* Ends the program with "bench-sim: WHAT: WHY" on stderr. */
+/* Ends the program with "PROGRAM: WHAT: WHY" on stderr. */
 _Noreturn void sim_fail(const char *what, const char *why);
 void *sim_alloc(size_t count, size_t size); /* Zeroed, never NULL. */
 /* Room for one more item; doubles. */

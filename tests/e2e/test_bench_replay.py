@@ -134,3 +134,4 @@ def test_what_is_wrong_is_said(options, words):
     run = subprocess.run([binary("load-replay"), "--port", "1", *options], capture_output=True,
                          text=True, check=False)
     assert run.returncode != 0 and words in run.stderr
+    assert not run.stderr.startswith("bench-sim: ")  # Whose workloads it sends.
