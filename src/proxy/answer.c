@@ -133,6 +133,7 @@ bool answer_kept(struct request *request)
     REQUIRE(request->sm.now != REQUEST_DONE && !request->answering);
     struct span part = {.data = kept->data, .size = kept->size};
     request->status = request->kept_status;
+    request->conn->last = request->conn->last || request->kept_is_last;
     request_load_ended(request);
     request->answer_ns = net_now_ns();
     request->answer_bytes = part.size;

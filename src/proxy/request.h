@@ -139,6 +139,7 @@ struct request {
     struct buf kept;    /* The last one turned away: the client's if no better one comes. Whole, or
                            empty. */
     unsigned kept_status; /* 0: none was. */
+    bool kept_is_last;    /* The connection ends with it. */
     struct meter meter;
 
     uint32_t excluded[ROUTER_TRIES_MAX]; /* Engines that have failed. */

@@ -120,6 +120,7 @@ static void keep_answer(struct request *request)
 {
     struct buf *kept = &request->kept;
     request->kept_status = request->status;
+    request->kept_is_last = request->framing == REQUEST_PLAIN;
     kept->size = 0;
     if (request->complete && (!buf_append(kept, request->head.data, request->head.size) ||
                               (request->output.size > 0 &&

@@ -485,3 +485,32 @@ def test_a_client_that_reads_slowly_is_not_cut_off(world):
             time.sleep(0.25)  # Over five seconds, twice the limit, though no second without a byte.
         assert scrape(router).total("hashtrie_stalled_clients_total") == 0
         assert not upstream.exchanges[0].gone.is_set()
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_kept_answer_ends_the_connection_if_nothing_else_tells_its_end(world, chunked):
+    """A client of HTTP/1.0 that wants to keep its connection, and has sent two requests on it. The
+    first one's best answer is that of the first engine; what the next engine began, whose end the
+    connection's end would have told, breaks off."""
+    def first(exchange):
+        exchange.send(b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbusy\r\n0\r\n\r\n"
+                      if chunked else b"HTTP/1.1 503 No\r\nContent-Length: 4\r\n\r\nbusy")
+
+    def second(exchange):
+        exchange.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        reset_now(exchange)  # Before the first byte.
+
+    router = world.router([world.upstream(first), world.upstream(second)], "--routing-logic",
+                          "roundrobin", "--max-instance-failover-reroute-attempts", "1")
+    body = json.dumps(chat_body("x")).encode()
+    request = (b"POST /v1/chat/completions HTTP/1.0\r\nConnection: keep-alive\r\n"
+               b"Content-Length: %d\r\n\r\n" % len(body)) + body
+    with socket.create_connection(router.address, timeout=30) as client:
+        client.sendall(request + request)
+        received = b""
+        while received.count(b"HTTP/1.1 ") < 2 and (part := client.recv(65536)):
+            received += part
+    answers = received.split(b"HTTP/1.1 ")[1:]
+    assert answers[0].startswith(b"503") and answers[0].endswith(b"\r\n\r\nbusy")
+    assert len(answers) == (1 if chunked else 2)
+    assert (b"Connection: close" if chunked else b"Connection: keep-alive") in answers[0]
